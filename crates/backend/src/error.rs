@@ -1,0 +1,79 @@
+//! Why a backend could not do something: one enum per operation.
+
+use std::io;
+
+use crate::{SandboxId, channel::ChannelError};
+
+/// Why a sandbox could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// There is no such image.
+    #[error("no image named {0:?}")]
+    NoImage(String),
+    /// A step on the host failed.
+    #[error("{step}")]
+    Setup {
+        /// What was tried: `create cgroup`, `start runsc`.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The runner did not say hello, or said it wrongly.
+    #[error("runner handshake")]
+    Handshake(#[source] ChannelError),
+    /// The sandbox ended before its runner was connected.
+    #[error("sandbox ended while it booted: {0}")]
+    Died(String),
+}
+
+/// Why a session's limits could not be put into force.
+#[derive(Debug, thiserror::Error)]
+pub enum AssignError {
+    /// A limit could not be set.
+    #[error("{step}")]
+    Limit {
+        /// Which: `memory.max`.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The sandbox ended in the meantime.
+    #[error("sandbox {0} is gone")]
+    Gone(SandboxId),
+}
+
+/// Why a sandbox could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// There is no such sandbox (any more).
+    #[error("no sandbox {0}")]
+    Gone(SandboxId),
+    /// The backend cannot be reached or does not answer as it should.
+    #[error("{step}")]
+    Unreachable {
+        /// What was tried.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a sandbox could not be removed at all. What remains after a partial success is a [`crate::Residue`].
+#[derive(Debug, thiserror::Error)]
+pub enum DestroyError {
+    /// A step failed in a way that says nothing about what is left.
+    #[error("{step}")]
+    Failed {
+        /// What was tried.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long; a later try may do it.
+    #[error("not gone after {0:?}")]
+    TimedOut(std::time::Duration),
+}

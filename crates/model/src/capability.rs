@@ -1,0 +1,103 @@
+//! Capabilities against policy: what a backend cannot enforce is refused before anything starts.
+
+use wire::{EgressMode, Enforcement, ExecMode, FieldError, Isolation, Language};
+
+use crate::session::SessionSpec;
+
+/// A backend's record of what it enforces, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Its name, as requests and sessions show it.
+    pub name: &'static str,
+    /// What stands between a workload and the host.
+    pub isolation: Isolation,
+    /// Whether code is really executed; false for the simulator alone.
+    pub executes: bool,
+    /// Languages that its images offer.
+    pub languages: Vec<Language>,
+    /// Modes that it offers.
+    pub exec_modes: Vec<ExecMode>,
+    /// Names of the images that it can start; the first is the default.
+    pub images: Vec<String>,
+    /// The mechanism behind each part of the policy.
+    pub enforcement: Enforcement,
+    /// Whether an allowlist can be enforced: a gateway stands behind the sandbox's only way out.
+    pub egress_allowlist: bool,
+}
+
+impl Capabilities {
+    /// Everything in the spec that this backend cannot enforce; empty when it may be admitted.
+    pub fn unenforceable(&self, spec: &SessionSpec) -> Vec<FieldError> {
+        let mut faults = Vec::new();
+        let name = self.name;
+        if !self.languages.contains(&spec.language) {
+            faults.push(FieldError::new(
+                "language",
+                format!("backend {name} has no image for {}", spec.language.as_str()),
+            ));
+        }
+        if !self.exec_modes.contains(&spec.exec_mode) {
+            faults.push(FieldError::new("execMode", format!("backend {name} does not run sessions in this mode")));
+        }
+        match spec.egress.mode {
+            EgressMode::DenyAll => {}
+            EgressMode::Allowlist if self.egress_allowlist => {}
+            EgressMode::Allowlist => faults.push(FieldError::new(
+                "egress.mode",
+                format!(
+                    "backend {name} has no gateway that could enforce an allowlist; only deny_all is enforced here"
+                ),
+            )),
+        }
+        if let Some(image) = &spec.image
+            && !self.images.contains(image)
+        {
+            let known = self.images.join(", ");
+            faults.push(FieldError::new("image", format!("is not an image of backend {name}; it has: {known}")));
+        }
+        faults
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::session::tests::spec;
+
+    pub(crate) fn capabilities() -> Capabilities {
+        Capabilities {
+            name: "test",
+            isolation: Isolation::Simulated,
+            executes: false,
+            languages: vec![Language::Python],
+            exec_modes: vec![ExecMode::Oneshot],
+            images: vec!["default".into()],
+            enforcement: Enforcement {
+                kernel: String::new(),
+                egress: String::new(),
+                cpu: String::new(),
+                memory: String::new(),
+                pids: String::new(),
+                disk: String::new(),
+                wall_clock: String::new(),
+            },
+            egress_allowlist: false,
+        }
+    }
+
+    #[test]
+    fn a_plain_session_is_admitted() {
+        assert_eq!(capabilities().unenforceable(&spec()), []);
+    }
+
+    #[test]
+    fn a_backend_never_admits_a_policy_that_it_cannot_enforce() {
+        let mut asked = spec();
+        asked.language = Language::Node;
+        asked.exec_mode = ExecMode::Interactive;
+        asked.egress.mode = EgressMode::Allowlist;
+        asked.image = Some("other".into());
+        let fields: Vec<_> = capabilities().unenforceable(&asked).into_iter().map(|fault| fault.field).collect();
+        assert_eq!(fields, ["language", "execMode", "egress.mode", "image"]);
+    }
+}

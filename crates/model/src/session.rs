@@ -1,0 +1,324 @@
+//! From a request to a session that may be admitted: every fault of the content at once.
+
+use std::collections::BTreeMap;
+
+use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, Language};
+
+use crate::limits::Limits;
+
+/// Bytes of `code`. The body limit of the API is larger, so that this fault is told by name.
+pub const MAX_CODE_BYTES: usize = 1024 * 1024;
+const MAX_ARGS: usize = 256;
+const MAX_ENV: usize = 256;
+const MAX_LABELS: usize = 32;
+const MAX_RULES: usize = 256;
+/// Bytes of all arguments, and of the whole environment: well under what `execve` takes.
+const MAX_TEXT_BYTES: usize = 64 * 1024;
+const MAX_LABEL_BYTES: usize = 256;
+
+/// A session as the platform understands it: everything decided, nothing trusted left to check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionSpec {
+    /// The program.
+    pub code: String,
+    /// What it is written in.
+    pub language: Language,
+    /// One program or turns.
+    pub exec_mode: ExecMode,
+    /// Its limits.
+    pub limits: Limits,
+    /// What it may reach.
+    pub egress: Egress,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// The caller's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The backend asked for.
+    pub backend: Option<String>,
+    /// The image asked for.
+    pub image: Option<String>,
+}
+
+/// Why a request is not a session.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Fields are wrong. 400.
+    #[error("{} fields are wrong", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The request is right, and asks for parts of the contract that this version does not offer. 422.
+    #[error("{} fields are not offered", .0.len())]
+    NotSupported(Vec<FieldError>),
+}
+
+impl SessionSpec {
+    /// Decides on a request that was read with `shape_faults`; those and the faults of its content are told together.
+    pub fn decide(request: CreateSession, mut shape_faults: Vec<FieldError>, maxima: &Limits) -> Result<Self, Refusal> {
+        let misread: Vec<String> = shape_faults.iter().map(|fault| fault.field.clone()).collect();
+        let mut faults = Vec::new();
+        let missing = not_offered(&request);
+        let limits = Limits::decide(&request.limits, maxima, &mut faults);
+        check_code(&request, &mut faults);
+        check_args(&request.args, &mut faults);
+        check_env(&request.env, &mut faults);
+        check_labels(&request.labels, &mut faults);
+        check_egress(&request.egress, &mut faults);
+        // A field that could not be read has one fault, not two.
+        shape_faults
+            .extend(faults.into_iter().filter(|fault| !misread.iter().any(|field| covers(field, &fault.field))));
+        if !shape_faults.is_empty() {
+            return Err(Refusal::Invalid(shape_faults));
+        }
+        if !missing.is_empty() {
+            return Err(Refusal::NotSupported(missing));
+        }
+        Ok(Self {
+            code: request.code.unwrap_or_default(),
+            language: request.language,
+            exec_mode: request.exec_mode,
+            limits,
+            egress: request.egress,
+            args: request.args,
+            env: request.env,
+            labels: request.labels,
+            backend: request.backend,
+            image: request.image,
+        })
+    }
+}
+
+fn covers(misread: &str, field: &str) -> bool {
+    field == misread || misread.starts_with("(body)") || misread.starts_with(field) && field == "source"
+}
+
+/// Parts of the contract that have no implementation in this version. They are refused, never ignored.
+fn not_offered(request: &CreateSession) -> Vec<FieldError> {
+    let asked = [
+        ("source", request.source.is_some()),
+        ("execMode", request.exec_mode == ExecMode::Interactive),
+        ("interactive", request.interactive.is_some()),
+        ("serviceBindings", !request.service_bindings.is_empty()),
+        ("files", !request.files.is_empty()),
+        ("artifacts", !request.artifacts.is_empty()),
+        ("webhookUrl", request.webhook_url.is_some()),
+    ];
+    asked
+        .into_iter()
+        .filter(|(_, asked)| *asked)
+        .map(|(field, _)| FieldError::new(field, "is not offered by this version"))
+        .collect()
+}
+
+fn check_code(request: &CreateSession, faults: &mut Vec<FieldError>) {
+    match (&request.code, &request.source) {
+        (None, None) => faults.push(FieldError::new("code", "exactly one of code and source is required")),
+        (Some(_), Some(_)) => {
+            faults.push(FieldError::new("source", "exactly one of code and source may be given, not both"));
+        }
+        (Some(code), None) => {
+            if code.trim().is_empty() {
+                faults.push(FieldError::new("code", "must not be empty"));
+            }
+            if code.len() > MAX_CODE_BYTES {
+                faults.push(FieldError::new("code", format!("must be at most {MAX_CODE_BYTES} bytes")));
+            }
+            refuse_nul("code", code, faults);
+        }
+        (None, Some(_)) => {}
+    }
+}
+
+fn check_args(args: &[String], faults: &mut Vec<FieldError>) {
+    if args.len() > MAX_ARGS {
+        faults.push(FieldError::new("args", format!("must be at most {MAX_ARGS}")));
+    }
+    if args.iter().map(String::len).sum::<usize>() > MAX_TEXT_BYTES {
+        faults.push(FieldError::new("args", format!("must be at most {MAX_TEXT_BYTES} bytes together")));
+    }
+    for (index, arg) in args.iter().enumerate() {
+        refuse_nul(&format!("args[{index}]"), arg, faults);
+    }
+}
+
+fn check_env(env: &BTreeMap<String, String>, faults: &mut Vec<FieldError>) {
+    if env.len() > MAX_ENV {
+        faults.push(FieldError::new("env", format!("must have at most {MAX_ENV} entries")));
+    }
+    if env.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>() > MAX_TEXT_BYTES {
+        faults.push(FieldError::new("env", format!("must be at most {MAX_TEXT_BYTES} bytes together")));
+    }
+    for (name, value) in env {
+        let path = format!("env.{}", shown(name));
+        let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        if !starts || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+            faults.push(FieldError::new(&path, "must be a name of letters, digits and _, not starting with a digit"));
+        }
+        if name.starts_with("ENCLAVE_") {
+            faults.push(FieldError::new(&path, "names starting with ENCLAVE_ are the platform's own"));
+        }
+        refuse_nul(&path, value, faults);
+    }
+}
+
+fn check_labels(labels: &BTreeMap<String, String>, faults: &mut Vec<FieldError>) {
+    if labels.len() > MAX_LABELS {
+        faults.push(FieldError::new("labels", format!("must have at most {MAX_LABELS} entries")));
+    }
+    for (name, value) in labels {
+        let path = format!("labels.{}", shown(name));
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(allowed) {
+            faults.push(FieldError::new(&path, "must be 1 to 63 of letters, digits and . _ - /"));
+        }
+        if value.len() > MAX_LABEL_BYTES || value.chars().any(char::is_control) {
+            faults.push(FieldError::new(
+                &path,
+                format!("must be at most {MAX_LABEL_BYTES} bytes without control characters"),
+            ));
+        }
+    }
+}
+
+fn check_egress(egress: &Egress, faults: &mut Vec<FieldError>) {
+    if egress.mode == EgressMode::DenyAll && !egress.allow.is_empty() {
+        faults.push(FieldError::new("egress.allow", "must be empty when mode is deny_all"));
+    }
+    if egress.allow.len() > MAX_RULES {
+        faults.push(FieldError::new("egress.allow", format!("must have at most {MAX_RULES} entries")));
+    }
+    for (index, rule) in egress.allow.iter().enumerate() {
+        let path = format!("egress.allow[{index}]");
+        match rule {
+            EgressRule::Cidr(cidr) => check_cidr(&path, cidr, faults),
+            EgressRule::Target(target) => match (&target.cidr, &target.domain) {
+                (Some(cidr), None) => check_cidr(&format!("{path}.cidr"), cidr, faults),
+                (None, Some(domain)) => check_domain(&format!("{path}.domain"), domain, faults),
+                (None, None) | (Some(_), Some(_)) => {
+                    faults.push(FieldError::new(path, "must have exactly one of cidr and domain"));
+                }
+            },
+        }
+    }
+}
+
+fn check_cidr(path: &str, cidr: &str, faults: &mut Vec<FieldError>) {
+    if cidr.parse::<ipnet::IpNet>().is_err() {
+        faults.push(FieldError::new(path, "must be a CIDR such as 203.0.113.0/24 or 2001:db8::/32"));
+    }
+}
+
+fn check_domain(path: &str, domain: &str, faults: &mut Vec<FieldError>) {
+    let name = domain.strip_prefix("*.").unwrap_or(domain);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() > 253 || !name.split('.').all(label) {
+        faults.push(FieldError::new(path, "must be a domain name, which may start with *."));
+    }
+}
+
+fn refuse_nul(path: &str, text: &str, faults: &mut Vec<FieldError>) {
+    if text.contains('\0') {
+        faults.push(FieldError::new(path, "must not contain NUL"));
+    }
+}
+
+/// A caller's own text inside a path of ours: short, and printable.
+fn shown(name: &str) -> String {
+    name.chars().take(64).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::limits::CEILING;
+
+    pub(crate) fn spec() -> SessionSpec {
+        decide(json!({"code": "print(1)"})).unwrap()
+    }
+
+    fn decide(body: serde_json::Value) -> Result<SessionSpec, Refusal> {
+        let (request, faults) = CreateSession::parse(body.to_string().as_bytes()).unwrap();
+        SessionSpec::decide(request, faults, &CEILING)
+    }
+
+    fn faults(body: serde_json::Value) -> Vec<String> {
+        match decide(body) {
+            Err(Refusal::Invalid(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
+            other => panic!("not invalid: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn code_and_source_exclude_one_another() {
+        let source = json!({"type": "git", "repo": "https://example.org/r", "ref": "main", "entrypoint": "a.py"});
+        assert_eq!(faults(json!({})), ["code"]);
+        assert_eq!(faults(json!({"code": "1", "source": source})), ["source"]);
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_has_one_fault() {
+        assert_eq!(faults(json!({"code": 5, "surplus": 1})), ["code", "surplus"]);
+        assert_eq!(faults(json!([])), ["(body)"]);
+    }
+
+    #[test]
+    fn shape_and_content_are_told_together() {
+        let told = faults(json!({
+            "code": "a\u{0}b", "env": {"1A": "x", "ENCLAVE_X": "y", "OK": "\u{0}"}, "labels": {"a b": "c"},
+            "limits": {"pids": 1, "cpu": "x"}, "args": ["\u{0}"], "egress": {"allow": ["1.2.3.4/33"]}
+        }));
+        for field in [
+            "code",
+            "env.1A",
+            "env.ENCLAVE_X",
+            "env.OK",
+            "labels.a b",
+            "limits.pids",
+            "limits.cpu",
+            "args[0]",
+            "egress.allow",
+            "egress.allow[0]",
+        ] {
+            assert!(told.contains(&field.to_owned()), "{field} is missing in {told:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_offered_yet_is_refused_by_name() {
+        let refused = decide(json!({
+            "code": "1", "execMode": "interactive", "artifacts": ["*"], "serviceBindings": ["a"], "webhookUrl": "https://example.org"
+        }));
+        let Err(Refusal::NotSupported(fields)) = refused else { panic!("{refused:?}") };
+        let fields: Vec<_> = fields.into_iter().map(|fault| fault.field).collect();
+        assert_eq!(fields, ["execMode", "serviceBindings", "artifacts", "webhookUrl"]);
+    }
+
+    #[test]
+    fn allowlist_entries_are_cidrs_or_domains() {
+        decide(json!({"code": "1", "egress": {"mode": "allowlist", "allow": ["10.0.0.0/8", "::/0", {"domain": "*.example.org", "ports": [443]}]}}))
+            .unwrap();
+        let told = faults(json!({"code": "1", "egress": {"mode": "allowlist", "allow": [
+            "10.0.0.0/8/8", {"domain": "-x.org"}, {"domain": "a b"}, {}, {"cidr": "::/0", "domain": "x"}
+        ]}}));
+        assert_eq!(told.len(), 5, "{told:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_parser_panic(body in ".{0,200}", extra in proptest::collection::vec(any::<u8>(), 0..64)) {
+            for bytes in [body.as_bytes(), &extra] {
+                if let Ok((request, faults)) = CreateSession::parse(bytes) {
+                    let _ = SessionSpec::decide(request, faults, &CEILING);
+                }
+            }
+        }
+    }
+}

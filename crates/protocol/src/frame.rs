@@ -1,0 +1,140 @@
+//! The frames themselves. Variants are only ever appended: postcard encodes a variant by its position.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol. Both sides refuse another one: host and runner ship in the same binary.
+pub const VERSION: u16 = 1;
+
+/// Largest chunk of output that the runner puts into one frame.
+pub const OUTPUT_CHUNK_BYTES: usize = 32 * 1024;
+
+/// Largest structured result, as JSON text. The language hosts raise an error above it; the host refuses it.
+pub const MAX_RESULT_BYTES: usize = 1024 * 1024;
+
+/// What runs the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Language {
+    /// CPython, as the image has it.
+    Python,
+    /// Node.js, as the image has it.
+    Node,
+}
+
+impl Language {
+    /// The word used on the runner's command line and in image manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// Everything that the runner has to know of a session. It is the first thing of any tenant that enters the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// The session's id; the runner repeats it in [`GuestFrame::Started`] and [`GuestFrame::Exited`].
+    pub session_id: String,
+    /// The language host to give the code to.
+    pub language: Language,
+    /// The program, as text.
+    pub code: String,
+    /// Arguments, `sys.argv[1..]` and `process.argv[2..]`.
+    pub args: Vec<String>,
+    /// The whole environment of the workload besides what the runner itself sets (PATH, HOME, LANG, ENCLAVE_*).
+    pub env: Vec<(String, String)>,
+    /// Processes and threads that the workload may have at once. One more is an overrun that the runner reports.
+    pub pids: u32,
+    /// Bytes of stdout and stderr together after which the runner stops forwarding and reports an overrun.
+    pub output_bytes: u64,
+}
+
+/// From the host to the runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HostFrame {
+    /// Run this one program. Sent once.
+    Start(Box<Start>),
+}
+
+/// Which of the workload's pipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stream {
+    /// File descriptor 1.
+    Stdout,
+    /// File descriptor 2.
+    Stderr,
+}
+
+/// A limit that is watched from inside. A hint: a runner that lies about it can only end its own session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GuestLimit {
+    /// More processes and threads than [`Start::pids`].
+    Pids,
+    /// More output than [`Start::output_bytes`].
+    Output,
+}
+
+/// How the workload's first process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Exit {
+    /// It exited with this code, 0 to 255.
+    Code(u8),
+    /// A signal ended it.
+    Signal(u8),
+}
+
+impl Exit {
+    /// The exit code as a shell would show it: 128 + n for a signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => i32::from(code),
+            Self::Signal(signal) => 128 + i32::from(signal),
+        }
+    }
+}
+
+/// From the runner to the host. Hostile until [`GuestOrder`] has seen it, and a hint after that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestFrame {
+    /// First frame, as soon as the runner runs.
+    Hello {
+        /// [`VERSION`] of the runner.
+        version: u16,
+    },
+    /// The program was handed to the language host.
+    Started {
+        /// [`Start::session_id`], repeated.
+        session_id: String,
+    },
+    /// Bytes that the workload wrote, in the order in which it wrote them on that stream.
+    Output {
+        /// On which stream.
+        stream: Stream,
+        /// At most [`OUTPUT_CHUNK_BYTES`] of them.
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// What the workload gave to `enclave.result`: JSON text, unparsed. The last one counts.
+    Result {
+        /// At most [`MAX_RESULT_BYTES`].
+        #[serde(with = "serde_bytes")]
+        json: Vec<u8>,
+    },
+    /// The workload went over a limit that is watched from inside; the host is expected to end the sandbox.
+    Exceeded {
+        /// Which one.
+        limit: GuestLimit,
+    },
+    /// The workload's first process ended, everything else in the sandbox was killed, and all output was sent.
+    Exited {
+        /// [`Start::session_id`], repeated.
+        session_id: String,
+        /// How.
+        exit: Exit,
+    },
+    /// The runner could not do its work (no interpreter in the image, say). Last frame.
+    Fault {
+        /// For the operator's log; never shown to other tenants, never trusted.
+        message: String,
+    },
+}

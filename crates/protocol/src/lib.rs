@@ -1,0 +1,20 @@
+//! Host <-> runner frames and their codec.
+//!
+//! The host side of a session (the engine's driver, and each backend's handshake) and the runner inside the
+//! sandbox speak these frames over one duplex pipe: stdio of `runsc run`, a vsock stream, an attach stream, an
+//! in-memory pipe for the simulator. One frame is a 4-byte big-endian length followed by that many bytes of
+//! postcard. Bytes from the runner are hostile: [`Decoder`] bounds and types them, [`GuestOrder`] checks that they
+//! come in an order that an honest runner could have sent. Nothing in a frame is trusted for identity, path or
+//! policy.
+//!
+//! This crate goes into the static runner binary, so it depends on nothing of ours and on no runtime.
+
+mod codec;
+mod frame;
+mod order;
+
+pub use codec::{DecodeError, Decoder, EncodeError, MAX_FRAME_BYTES, encode};
+pub use frame::{
+    Exit, GuestFrame, GuestLimit, HostFrame, Language, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, Start, Stream, VERSION,
+};
+pub use order::{GuestOrder, OrderError};

@@ -1,0 +1,182 @@
+//! The order in which an honest runner sends its frames, checked on the host.
+//!
+//! `Hello, Started, (Output | Result | Exceeded)*, Exited`; `Fault` may stand instead of anything after `Hello`.
+
+use crate::frame::{GuestFrame, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, VERSION};
+
+/// Results that one run may send; only the last counts, so this bounds what a flood of them can cost.
+const MAX_RESULTS: u32 = 1000;
+
+/// What was wrong with a frame that decoded well. Ends the session as faulted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// A frame that may not come now.
+    #[error("unexpected {0} frame")]
+    Unexpected(&'static str),
+    /// A runner of another version.
+    #[error("runner speaks protocol version {0}, this host speaks {VERSION}")]
+    Version(u16),
+    /// A frame that names a session other than the one that this pipe belongs to.
+    #[error("runner answered for another session")]
+    OtherSession,
+    /// More bytes in one frame, or more frames of a kind, than an honest runner sends.
+    #[error("oversized or too many {0} frames")]
+    Excessive(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    New,
+    Ready,
+    Running,
+    Ended,
+}
+
+/// Checks frames in the order they come in.
+#[derive(Debug)]
+pub struct GuestOrder {
+    step: Step,
+    results: u32,
+    session_id: Option<String>,
+}
+
+impl Default for GuestOrder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl GuestOrder {
+    /// Before the first frame.
+    pub fn new() -> Self {
+        Self { step: Step::New, results: 0, session_id: None }
+    }
+
+    /// After a `Hello` that somebody else has checked (the backend, while it prepared the sandbox).
+    pub fn after_hello() -> Self {
+        Self { step: Step::Ready, results: 0, session_id: None }
+    }
+
+    /// Says which session was started over this pipe. Until then every frame but `Hello` is out of order.
+    pub fn assign(&mut self, session_id: &str) {
+        self.session_id = Some(session_id.to_owned());
+    }
+
+    /// Accepts the frame or says what is wrong with it.
+    pub fn check(&mut self, frame: &GuestFrame) -> Result<(), OrderError> {
+        match (frame, self.step) {
+            (GuestFrame::Hello { version }, Step::New) => {
+                if *version != VERSION {
+                    return Err(OrderError::Version(*version));
+                }
+                self.step = Step::Ready;
+            }
+            (GuestFrame::Started { session_id }, Step::Ready) => {
+                self.belongs(session_id)?;
+                self.step = Step::Running;
+            }
+            (GuestFrame::Output { data, .. }, Step::Running) => {
+                if data.is_empty() || data.len() > OUTPUT_CHUNK_BYTES {
+                    return Err(OrderError::Excessive("output"));
+                }
+            }
+            (GuestFrame::Result { json }, Step::Running) => {
+                self.results += 1;
+                if json.len() > MAX_RESULT_BYTES || self.results > MAX_RESULTS {
+                    return Err(OrderError::Excessive("result"));
+                }
+            }
+            (GuestFrame::Exceeded { .. }, Step::Running) => {}
+            (GuestFrame::Exited { session_id, .. }, Step::Running) => {
+                self.belongs(session_id)?;
+                self.step = Step::Ended;
+            }
+            (GuestFrame::Fault { .. }, Step::Ready | Step::Running) => self.step = Step::Ended,
+            (other, _) => return Err(OrderError::Unexpected(name(other))),
+        }
+        Ok(())
+    }
+
+    fn belongs(&self, session_id: &str) -> Result<(), OrderError> {
+        match &self.session_id {
+            None => Err(OrderError::Unexpected("started")),
+            Some(own) if own == session_id => Ok(()),
+            Some(_) => Err(OrderError::OtherSession),
+        }
+    }
+}
+
+fn name(frame: &GuestFrame) -> &'static str {
+    match frame {
+        GuestFrame::Hello { .. } => "hello",
+        GuestFrame::Started { .. } => "started",
+        GuestFrame::Output { .. } => "output",
+        GuestFrame::Result { .. } => "result",
+        GuestFrame::Exceeded { .. } => "exceeded",
+        GuestFrame::Exited { .. } => "exited",
+        GuestFrame::Fault { .. } => "fault",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Exit, Stream};
+
+    fn running() -> GuestOrder {
+        let mut order = GuestOrder::after_hello();
+        order.assign("ses_1");
+        order.check(&GuestFrame::Started { session_id: "ses_1".into() }).expect("in order");
+        order
+    }
+
+    #[test]
+    fn an_honest_run_passes() {
+        let mut order = GuestOrder::new();
+        order.check(&GuestFrame::Hello { version: VERSION }).expect("hello");
+        order.assign("ses_1");
+        order.check(&GuestFrame::Started { session_id: "ses_1".into() }).expect("started");
+        order.check(&GuestFrame::Output { stream: Stream::Stdout, data: vec![1] }).expect("output");
+        order.check(&GuestFrame::Result { json: b"1".to_vec() }).expect("result");
+        order.check(&GuestFrame::Exited { session_id: "ses_1".into(), exit: Exit::Code(0) }).expect("exited");
+    }
+
+    #[test]
+    fn nothing_may_follow_the_exit() {
+        let mut order = running();
+        let exited = GuestFrame::Exited { session_id: "ses_1".into(), exit: Exit::Code(0) };
+        order.check(&exited).expect("in order");
+        assert_eq!(order.check(&exited), Err(OrderError::Unexpected("exited")));
+        assert_eq!(order.check(&GuestFrame::Result { json: b"1".to_vec() }), Err(OrderError::Unexpected("result")));
+    }
+
+    #[test]
+    fn a_runner_cannot_answer_for_another_session() {
+        let mut order = running();
+        assert_eq!(
+            order.check(&GuestFrame::Exited { session_id: "ses_2".into(), exit: Exit::Code(0) }),
+            Err(OrderError::OtherSession)
+        );
+    }
+
+    #[test]
+    fn a_second_hello_an_early_start_and_another_version_are_refused() {
+        let hello = GuestFrame::Hello { version: VERSION };
+        assert_eq!(running().check(&hello), Err(OrderError::Unexpected("hello")));
+        assert_eq!(
+            GuestOrder::after_hello().check(&GuestFrame::Started { session_id: "ses_1".into() }),
+            Err(OrderError::Unexpected("started"))
+        );
+        assert_eq!(GuestOrder::new().check(&GuestFrame::Hello { version: 9 }), Err(OrderError::Version(9)));
+    }
+
+    #[test]
+    fn oversized_and_endless_frames_are_refused() {
+        let mut order = running();
+        let big = GuestFrame::Output { stream: Stream::Stdout, data: vec![0; OUTPUT_CHUNK_BYTES + 1] };
+        assert_eq!(order.check(&big), Err(OrderError::Excessive("output")));
+        let result = GuestFrame::Result { json: b"1".to_vec() };
+        let refused = (0..=MAX_RESULTS).find_map(|_| order.check(&result).err());
+        assert_eq!(refused, Some(OrderError::Excessive("result")));
+    }
+}

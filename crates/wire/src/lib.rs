@@ -1,0 +1,32 @@
+//! The public contract: ids, closed enums, requests, views, stream frames and error codes.
+//!
+//! Everything that a user of Enclave can see is defined here, and OpenAPI is generated from it. JSON fields are
+//! camelCase, enum values snake_case, times RFC 3339 UTC with milliseconds, durations end in `Ms`, sizes in `Bytes`.
+//! The crate knows no rules beyond shapes: what a request may ask for is decided in `model`.
+
+mod access;
+mod audit;
+mod backend;
+mod frame;
+mod id;
+mod json;
+mod problem;
+mod request;
+mod session;
+mod time;
+
+pub use access::{Role, Scope};
+pub use audit::{AuditEvent, AuditPage, AuditSource, AuditType};
+pub use backend::{BackendPage, BackendView, Health, HealthStatus, Isolation, Readiness, ReadyBackend};
+pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
+pub use id::{IdError, KeyId, OrgId, SessionId};
+pub use json::{JsonError, MAX_JSON_DEPTH, Object, parse_strict};
+pub use problem::{ErrorCode, FieldError, Problem};
+pub use request::{
+    CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,
+};
+pub use session::{
+    Artifact, Denial, Enforcement, ExecMode, FaultCode, KillReason, Language, LimitsView, Outcome, Phase, Session,
+    SessionFault, SessionPage, SessionResult, Usage,
+};
+pub use time::Timestamp;
