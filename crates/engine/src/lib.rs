@@ -1,1 +1,159 @@
+//! What happens between a request and its answer: admission, one driver task per session, the event hub, audit,
+//! recovery after a crash, the reaper, and the drain at the end.
+//!
+//! [`Engine`] is the whole surface; `api` and the server's composition root are its only callers. It sees backends
+//! through `backend::SessionBackend` and rows through `store::Store`, and knows neither HTTP nor SQL.
+//!
+//! One task owns one session: the [`driver`](crate::driver) is the only writer of a session's phase. Everybody else
+//! reads what it published, or asks it to cancel.
 
+mod admission;
+mod auth;
+mod clock;
+mod config;
+mod create;
+mod driver;
+mod error;
+mod hub;
+mod live;
+mod output;
+mod query;
+mod reaper;
+mod recovery;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use backend::SessionBackend;
+use model::access::Caller;
+use store::Store;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use auth::{IssuedKey, KeySummary, Pepper};
+pub use clock::{Clock, Ids};
+pub use config::{Config, Profile};
+pub use create::CreateRequest;
+pub use error::{AuthError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError, StartError};
+pub use hub::{Frame, FrameStream};
+pub use store::SessionFilter;
+
+use crate::{admission::Slots, live::Registry};
+
+/// The control plane of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    config: Config,
+    store: Arc<dyn Store>,
+    backends: Vec<Arc<dyn SessionBackend>>,
+    clock: Clock,
+    ids: Ids,
+    pepper: Pepper,
+    dev_org: Option<wire::OrgId>,
+    slots: Slots,
+    registry: Registry,
+    reaper: reaper::Reaper,
+    drivers: TaskTracker,
+    /// Cancelled when nothing new may be admitted.
+    draining: CancellationToken,
+    /// Cancelled when drivers that are still running must end their sessions.
+    deadline: CancellationToken,
+    /// Ends the background tasks.
+    stopped: CancellationToken,
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Where state lives.
+    pub store: Arc<dyn Store>,
+    /// Backends, the default one first. At least one.
+    pub backends: Vec<Arc<dyn SessionBackend>>,
+    /// The clock; tests give one that they move.
+    pub clock: Clock,
+    /// Where ids come from; tests give a seeded one.
+    pub ids: Ids,
+    /// The key under which API keys are hashed.
+    pub pepper: Pepper,
+}
+
+impl Engine {
+    /// Ends and reclaims whatever an earlier process left, then starts the background tasks.
+    pub async fn start(config: Config, parts: Parts) -> Result<Self, StartError> {
+        if parts.backends.is_empty() {
+            return Err(StartError::NoBackend);
+        }
+        let dev_org = match config.profile {
+            Profile::Dev => Some(parts.store.system().ensure_org("dev", parts.ids.org(&parts.clock)).await?.id),
+            Profile::SelfHost => None,
+        };
+        let inner = Arc::new(Inner {
+            slots: Slots::new(config.max_concurrency, config.max_queue),
+            registry: Registry::new(config.replay_bytes),
+            reaper: reaper::Reaper::default(),
+            config,
+            store: parts.store,
+            backends: parts.backends,
+            clock: parts.clock,
+            ids: parts.ids,
+            pepper: parts.pepper,
+            dev_org,
+            drivers: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            deadline: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        });
+        recovery::recover(&inner).await?;
+        tokio::spawn(reaper::run(Arc::clone(&inner)));
+        Ok(Self { inner })
+    }
+
+    /// Stops admitting, lets what runs finish for at most `patience`, ends the rest, reclaims everything, and closes the
+    /// store. Idempotent.
+    pub async fn shutdown(&self, patience: Duration) {
+        let inner = &self.inner;
+        inner.draining.cancel();
+        inner.drivers.close();
+        if tokio::time::timeout(patience, inner.drivers.wait()).await.is_err() {
+            inner.deadline.cancel();
+            inner.drivers.wait().await;
+        }
+        inner.stopped.cancel();
+        reaper::sweep_all(inner).await;
+        inner.store.close().await;
+    }
+
+    /// Whether the engine takes sessions.
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.is_cancelled()
+    }
+
+    /// Notes in the audit log that a known caller was refused an operation.
+    pub async fn note_denied(&self, caller: &Caller, operation: &str) {
+        let draft = model::audit::Draft {
+            ts: self.inner.clock.now(),
+            kind: wire::AuditType::AccessDenied,
+            session_id: None,
+            actor: caller.subject.to_string(),
+            source: wire::AuditSource::Platform,
+            data: serde_json::json!({ "operation": operation, "role": caller.role.as_str() }),
+        };
+        if let Err(error) = self.inner.store.tenant(caller.org).append_audit(vec![draft]).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "a denial could not be audited");
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("backends", &self.backends.len()).finish_non_exhaustive()
+    }
+}

@@ -122,12 +122,12 @@ pub struct Object<'f> {
 impl<'f> Object<'f> {
     /// Starts on `value`; anything but an object is a fault, and reads as an empty one.
     pub fn new(path: &str, value: Value, faults: &'f mut Vec<FieldError>) -> Self {
-        let fields = match value {
-            Value::Object(fields) => fields,
-            other => {
-                faults.push(FieldError::new(name_or_body(path), format!("must be an object, not {}", kind(&other))));
-                Map::new()
-            }
+        let got = kind(&value);
+        let fields = if let Value::Object(fields) = value {
+            fields
+        } else {
+            faults.push(FieldError::new(name_or_body(path), format!("must be an object, not {got}")));
+            Map::new()
         };
         Self { path: path.to_owned(), fields, faults }
     }
@@ -168,7 +168,7 @@ impl<'f> Object<'f> {
 
     /// Takes a field that must be there. The type's default stands in for a fault, so that reading can go on.
     pub fn required<T: DeserializeOwned + Default>(&mut self, field: &str) -> T {
-        let missing = !self.fields.get(field).is_some_and(|value| !value.is_null());
+        let missing = self.fields.get(field).is_none_or(Value::is_null);
         if missing {
             self.fault(field, "is required");
             return T::default();
@@ -183,18 +183,17 @@ impl<'f> Object<'f> {
         mut read: impl FnMut(&str, Value, &mut Vec<FieldError>) -> Option<T>,
     ) -> Vec<T> {
         let path = self.path_of(field);
-        match self.raw(field) {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items
-                .into_iter()
-                .enumerate()
-                .filter_map(|(index, item)| read(&format!("{path}[{index}]"), item, self.faults))
-                .collect(),
-            Some(other) => {
-                self.fault(field, format!("must be an array, not {}", kind(&other)));
-                Vec::new()
-            }
-        }
+        let Some(value) = self.raw(field) else { return Vec::new() };
+        let got = kind(&value);
+        let Value::Array(items) = value else {
+            self.fault(field, format!("must be an array, not {got}"));
+            return Vec::new();
+        };
+        items
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, item)| read(&format!("{path}[{index}]"), item, self.faults))
+            .collect()
     }
 
     /// Ends the reading: whatever was not taken is unknown, and a fault by name.

@@ -273,27 +273,33 @@ impl Egress {
     fn read(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Self {
         let mut object = Object::new(path, value, faults);
         let mode = object.optional("mode").unwrap_or_default();
-        let allow = object.list("allow", |path, value, faults| match value {
-            Value::String(cidr) => Some(EgressRule::Cidr(cidr)),
-            other => {
-                let mut target = Object::new(path, other, faults);
-                let rule = EgressTarget {
-                    cidr: target.optional("cidr"),
-                    domain: target.optional("domain"),
-                    ports: target.list("ports", |path, value, faults| {
-                        let port = value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-                        if port.is_none() {
-                            faults.push(FieldError::new(path, "must be a port number, 1 to 65535"));
-                        }
-                        port
-                    }),
-                };
-                target.finish();
-                Some(EgressRule::Target(rule))
+        let allow = object.list("allow", |path, value, faults| {
+            if let Value::String(cidr) = value {
+                return Some(EgressRule::Cidr(cidr));
             }
+            Some(EgressRule::Target(EgressTarget::read(path, value, faults)))
         });
         object.finish();
         Self { mode, allow }
+    }
+}
+
+impl EgressTarget {
+    fn read(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Self {
+        let mut object = Object::new(path, value, faults);
+        let target = Self {
+            cidr: object.optional("cidr"),
+            domain: object.optional("domain"),
+            ports: object.list("ports", |path, value, faults| {
+                let port = value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+                if port.is_none() {
+                    faults.push(FieldError::new(path, "must be a port number, 1 to 65535"));
+                }
+                port
+            }),
+        };
+        object.finish();
+        target
     }
 }
 

@@ -1,0 +1,47 @@
+//! What a deployment decides about the engine.
+
+use std::time::Duration;
+
+use model::limits::{CEILING, Limits};
+
+/// Who may call without an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Loopback only; unauthenticated calls act as the owner of org `dev`.
+    Dev,
+    /// Every call is authenticated.
+    SelfHost,
+}
+
+/// The engine's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who may call without an identity.
+    pub profile: Profile,
+    /// Sessions that hold a sandbox at the same time.
+    pub max_concurrency: usize,
+    /// Sessions that may wait for a place; more are refused with `busy`.
+    pub max_queue: usize,
+    /// The most that a session may ask for.
+    pub maxima: Limits,
+    /// Bytes of output frames kept for late and returning readers, over all sessions.
+    pub replay_bytes: usize,
+    /// How long a sandbox that is not ours to know (left by a failed start) may stand before it is removed.
+    pub orphan_patience: Duration,
+    /// How often the reaper looks for orphans, and tries again to remove residue.
+    pub reap_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            profile: Profile::SelfHost,
+            max_concurrency: 8,
+            max_queue: 1000,
+            maxima: CEILING,
+            replay_bytes: 64 * 1024 * 1024,
+            orphan_patience: Duration::from_mins(2),
+            reap_interval: Duration::from_secs(5),
+        }
+    }
+}

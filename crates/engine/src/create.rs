@@ -1,0 +1,109 @@
+//! Creating a session: decide, admit, record, start its driver.
+
+use std::sync::Arc;
+
+use backend::SessionBackend;
+use model::{
+    access::Caller,
+    audit::Draft,
+    session::{Refusal, SessionSpec},
+};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use store::{Created, Idempotency, NewSession};
+use wire::{AuditSource, AuditType, CreateSession, FieldError, Session};
+
+use crate::{CreateError, Engine, driver, view};
+
+/// A request for a session as it came in.
+#[derive(Debug)]
+pub struct CreateRequest {
+    /// What could be read of it.
+    pub request: CreateSession,
+    /// What could not.
+    pub shape_faults: Vec<FieldError>,
+    /// The `Idempotency-Key` and the request's bytes, if it has one.
+    pub idempotency: Option<(String, Vec<u8>)>,
+}
+
+impl Engine {
+    /// Creates a session and starts it.
+    pub async fn create(&self, caller: &Caller, asked: CreateRequest) -> Result<Session, CreateError> {
+        let inner = &self.inner;
+        if inner.draining.is_cancelled() {
+            return Err(CreateError::Draining);
+        }
+        let spec = SessionSpec::decide(asked.request, asked.shape_faults, &inner.config.maxima).map_err(|refusal| {
+            match refusal {
+                Refusal::Invalid(faults) => CreateError::Invalid(faults),
+                Refusal::NotSupported(faults) => CreateError::NotSupported(faults),
+            }
+        })?;
+        let backend = self.backend_for(&spec)?;
+        let capabilities = backend.capabilities();
+        let unenforceable = capabilities.unenforceable(&spec);
+        if !unenforceable.is_empty() {
+            self.note_refused(caller, capabilities.name, &unenforceable).await?;
+            return Err(CreateError::NotEnforceable { backend: capabilities.name, faults: unenforceable });
+        }
+        let place = inner.slots.reserve()?;
+
+        let now = inner.clock.now();
+        let session = view::pending(inner.ids.session(&inner.clock), caller, &spec, capabilities, now);
+        let created = Draft::platform(
+            now,
+            AuditType::SessionCreated,
+            session.id,
+            json!({
+                "backend": capabilities.name,
+                "codeSha256": hex::encode(Sha256::digest(spec.code.as_bytes())),
+                "egress": spec.egress.mode,
+                "language": spec.language,
+            }),
+        )
+        .by(caller.subject.to_string());
+        let idempotency = asked
+            .idempotency
+            .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
+        let new = NewSession { session: session.clone(), idempotency, drafts: vec![created] };
+
+        // In a task of its own: a caller that goes away in the middle must not leave a session without its driver.
+        let inner = Arc::clone(inner);
+        let recorded = tokio::spawn(async move {
+            let events = match inner.store.tenant(session.org_id).create_session(new).await {
+                Ok(Created::New(events)) => events,
+                Ok(Created::Existing(existing)) => return Ok(*existing),
+                Err(store::CreateError::IdempotencyConflict) => return Err(CreateError::IdempotencyConflict),
+                Err(store::CreateError::Store(error)) => return Err(error.into()),
+            };
+            metrics::counter!("enclave_sessions_created_total", "backend" => session.backend.clone()).increment(1);
+            driver::start(&inner, backend, session.clone(), spec, place, events);
+            Ok(session)
+        });
+        recorded.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    fn backend_for(&self, spec: &SessionSpec) -> Result<Arc<dyn SessionBackend>, CreateError> {
+        let backends = &self.inner.backends;
+        let Some(name) = &spec.backend else { return Ok(Arc::clone(&backends[0])) };
+        backends.iter().find(|backend| backend.capabilities().name == name).map(Arc::clone).ok_or_else(|| {
+            let known: Vec<_> = backends.iter().map(|backend| backend.capabilities().name).collect();
+            let message = format!("is not a backend of this deployment; it has: {}", known.join(", "));
+            CreateError::Invalid(vec![FieldError::new("backend", message)])
+        })
+    }
+
+    async fn note_refused(&self, caller: &Caller, backend: &str, faults: &[FieldError]) -> Result<(), CreateError> {
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        let draft = Draft {
+            ts: self.inner.clock.now(),
+            kind: AuditType::SessionRefused,
+            session_id: None,
+            actor: caller.subject.to_string(),
+            source: AuditSource::Platform,
+            data: json!({ "backend": backend, "fields": fields }),
+        };
+        self.inner.store.tenant(caller.org).append_audit(vec![draft]).await?;
+        Ok(())
+    }
+}

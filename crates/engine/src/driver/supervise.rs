@@ -1,0 +1,321 @@
+//! Supervising: from the start of the program until its end is decided, once.
+//!
+//! Several things can end a session at about the same time. The first that is seen decides, with one exception: what the
+//! host's accounting says about a limit outweighs what the runner says about an exit, because a program that ran into a
+//! limit often exits by itself a moment later.
+
+use std::time::Duration;
+
+use backend::{
+    Observation, Sandbox, SandboxId, SandboxLimit, Termination,
+    channel::{ChannelError, Receiver, Sender},
+};
+use model::phase::{Event, Verdict};
+use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
+use tokio::time::{Instant, sleep_until, timeout};
+use wire::{FaultCode, KillReason, StreamFrame, Usage};
+
+use crate::{
+    driver::{Driver, drained},
+    output::{Budget, Output, Tails},
+    view,
+};
+
+/// How long the runner may take from the request to the confirmation of a start.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long output may still come out of a pipe whose sandbox has ended.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a session's run came to.
+pub(super) struct Run {
+    pub(super) verdict: Verdict,
+    pub(super) usage: Usage,
+    /// The last JSON given to `enclave.result`.
+    pub(super) given: Option<serde_json::Value>,
+    pub(super) tails: Tails,
+}
+
+impl Run {
+    /// A session that had no sandbox to run in.
+    pub(super) fn never(verdict: Verdict) -> Self {
+        Self { verdict, usage: Usage::default(), given: None, tails: Tails::default() }
+    }
+}
+
+/// Why the waiting ended.
+enum Decided {
+    /// The runner reported the workload's exit.
+    Exited(i32),
+    /// One of the backend's own limits.
+    Exceeded(SandboxLimit),
+    /// A limit that the driver watches, or that the runner reported.
+    Quota(KillReason),
+    Cancelled(String),
+    Drained,
+    /// The runner broke the protocol.
+    Violation(ChannelError),
+    /// The sandbox or the pipe is gone, and nothing said why.
+    Lost(&'static str),
+}
+
+/// What has come out of the sandbox so far.
+struct Collected {
+    output: Output,
+    result: Option<Vec<u8>>,
+    started: Option<Instant>,
+}
+
+impl Driver {
+    pub(super) async fn supervise(&mut self, sandbox: Sandbox) -> Run {
+        let Sandbox { id, channel } = sandbox;
+        let (mut sender, mut receiver) = channel.assign(&self.session.id.to_string());
+        let mut collected =
+            Collected { output: Output::new(self.spec.limits.output_bytes), result: None, started: None };
+
+        let decided = self.watch(&id, &mut sender, &mut receiver, &mut collected).await;
+        let ended = Instant::now();
+        if !matches!(decided, Decided::Exited(_)) {
+            if let Err(error) = self.backend.kill(&id).await {
+                self.log_failure("kill", &error);
+            }
+            if !matches!(decided, Decided::Violation(_)) {
+                let drained = timeout(DRAIN_PATIENCE, self.drain(&mut receiver, &mut collected)).await;
+                if drained.is_err() {
+                    tracing::warn!(session = %self.session.id, "the pipe of an ended sandbox stayed open");
+                }
+            }
+        }
+        for (stream, chunk) in collected.output.finish() {
+            self.live.hub.publish(&frame(stream, chunk));
+        }
+
+        let observation = self.backend.observe(&id).await.unwrap_or_else(|error| {
+            self.log_failure("observe", &error);
+            Observation::default()
+        });
+        let given = self.parse_result(&mut collected);
+        let wall = collected.started.map_or(Duration::ZERO, |started| ended - started);
+        Run {
+            verdict: self.verdict(decided, observation.exceeded),
+            usage: Usage {
+                cpu_ms: observation.usage.cpu_ms,
+                memory_peak_bytes: observation.usage.memory_peak_bytes,
+                wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+                egress_bytes: 0,
+            },
+            given,
+            tails: collected.output.tails(),
+        }
+    }
+
+    /// Starts the program and waits for the first thing that decides its end.
+    async fn watch(
+        &mut self,
+        id: &SandboxId,
+        sender: &mut Sender,
+        receiver: &mut Receiver,
+        collected: &mut Collected,
+    ) -> Decided {
+        let backend = std::sync::Arc::clone(&self.backend);
+        let live = std::sync::Arc::clone(&self.live);
+        let deadline = self.inner.deadline.clone();
+        let start = self.start_frame();
+        let sending = sender.send(&start);
+        let terminated = backend.wait(id);
+        tokio::pin!(sending, terminated);
+        let (mut sent, mut ended) = (false, false);
+        let mut until = Instant::now() + START_PATIENCE;
+
+        loop {
+            tokio::select! {
+                // In this order: a runner that floods the pipe must not keep the others from being looked at.
+                biased;
+                () = sleep_until(until) => {
+                    if ended {
+                        return Decided::Lost("the sandbox ended without reporting an exit");
+                    }
+                    return match collected.started {
+                        Some(_) => Decided::Quota(KillReason::WallClockExceeded),
+                        None => Decided::Lost("the runner did not start the program"),
+                    };
+                }
+                by = live.cancelled() => return Decided::Cancelled(by),
+                () = deadline.cancelled() => return Decided::Drained,
+                termination = &mut terminated, if !ended => match termination {
+                    Ok(Termination::Exceeded(limit)) => return Decided::Exceeded(limit),
+                    // An exit frame may still be in the pipe.
+                    Ok(Termination::Exited | Termination::Killed) => {
+                        ended = true;
+                        until = until.min(Instant::now() + DRAIN_PATIENCE);
+                    }
+                    Ok(Termination::Lost(detail)) => {
+                        tracing::warn!(session = %self.session.id, sandbox = %id, detail, "sandbox lost");
+                        ended = true;
+                        until = until.min(Instant::now() + DRAIN_PATIENCE);
+                    }
+                    Err(error) => {
+                        self.log_failure("wait", &error);
+                        return Decided::Lost("the sandbox cannot be observed");
+                    }
+                },
+                result = &mut sending, if !sent => {
+                    sent = true;
+                    if let Err(error) = result {
+                        // The pipe closes when the sandbox dies; why it died comes from `wait`.
+                        self.log_failure("start", &error);
+                    }
+                }
+                frame = receiver.next() => match frame {
+                    Err(ChannelError::Io(error)) => {
+                        tracing::debug!(session = %self.session.id, %error, "the pipe broke");
+                        return self.closed(id).await;
+                    }
+                    Err(error) => return Decided::Violation(error),
+                    Ok(None) => return self.closed(id).await,
+                    Ok(Some(GuestFrame::Started { .. })) => {
+                        let now = Instant::now();
+                        collected.started = Some(now);
+                        until = now + Duration::from_millis(self.spec.limits.wall_clock_ms);
+                        self.started(id).await;
+                    }
+                    Ok(Some(frame)) => if let Some(decided) = self.take(frame, collected) {
+                        return decided;
+                    },
+                },
+            }
+        }
+    }
+
+    /// The pipe is closed: the backend knows why, or will in a moment.
+    async fn closed(&self, id: &SandboxId) -> Decided {
+        match timeout(DRAIN_PATIENCE, self.backend.wait(id)).await {
+            Ok(Ok(Termination::Exceeded(limit))) => Decided::Exceeded(limit),
+            Ok(Ok(Termination::Exited | Termination::Killed | Termination::Lost(_)) | Err(_)) | Err(_) => {
+                Decided::Lost("the sandbox ended without reporting an exit")
+            }
+        }
+    }
+
+    async fn started(&mut self, id: &SandboxId) {
+        let now = self.inner.clock.now();
+        let mut drafts = Vec::with_capacity(2);
+        for event in [Event::Provisioned { sandbox: id.to_string() }, Event::Started] {
+            let (state, draft) =
+                self.state.clone().apply(self.session.id, event, now).expect("the channel lets one start through");
+            self.state = state;
+            drafts.push(draft);
+        }
+        self.record(drafts, Some(id), None).await;
+    }
+
+    /// Takes a frame of a running workload.
+    fn take(&self, frame: GuestFrame, collected: &mut Collected) -> Option<Decided> {
+        match frame {
+            GuestFrame::Output { stream, data } => {
+                let (chunk, budget) = collected.output.push(stream, &data);
+                if let Some(chunk) = chunk {
+                    self.live.hub.publish(&self::frame(stream, chunk));
+                }
+                (budget == Budget::Exceeded).then_some(Decided::Quota(KillReason::OutputExceeded))
+            }
+            GuestFrame::Result { json } => {
+                collected.result = Some(json);
+                None
+            }
+            GuestFrame::Exceeded { limit: GuestLimit::Pids } => Some(Decided::Quota(KillReason::PidsExceeded)),
+            GuestFrame::Exceeded { limit: GuestLimit::Output } => Some(Decided::Quota(KillReason::OutputExceeded)),
+            GuestFrame::Exited { exit, .. } => Some(Decided::Exited(exit.code())),
+            GuestFrame::Fault { message } => {
+                tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "runner fault");
+                Some(Decided::Lost("the runner could not run the program"))
+            }
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {
+                unreachable!("the channel's order check lets each through once, before this")
+            }
+        }
+    }
+
+    /// Takes what an ended sandbox had still written.
+    async fn drain(&self, receiver: &mut Receiver, collected: &mut Collected) {
+        while let Ok(Some(frame)) = receiver.next().await {
+            match frame {
+                GuestFrame::Output { .. } | GuestFrame::Result { .. } => {
+                    if self.take(frame, collected).is_some() {
+                        return;
+                    }
+                }
+                GuestFrame::Hello { .. }
+                | GuestFrame::Started { .. }
+                | GuestFrame::Exceeded { .. }
+                | GuestFrame::Exited { .. }
+                | GuestFrame::Fault { .. } => {}
+            }
+        }
+    }
+
+    fn verdict(&self, decided: Decided, exceeded: Option<SandboxLimit>) -> Verdict {
+        match (decided, exceeded) {
+            (Decided::Exceeded(limit), _) | (Decided::Exited(_) | Decided::Lost(_), Some(limit)) => {
+                Verdict::Quota(reason(limit))
+            }
+            (Decided::Exited(exit_code), None) => Verdict::Exited { exit_code },
+            (Decided::Quota(reason), _) => Verdict::Quota(reason),
+            (Decided::Cancelled(by), _) => Verdict::Cancelled { by },
+            (Decided::Drained, _) => Verdict::Faulted(drained()),
+            (Decided::Violation(error), _) => {
+                self.log_failure("protocol", &error);
+                Verdict::Faulted(view::fault(
+                    FaultCode::ProtocolViolation,
+                    "the runner in the sandbox broke the protocol",
+                ))
+            }
+            (Decided::Lost(detail), None) => Verdict::Faulted(view::fault(FaultCode::SandboxLost, detail)),
+        }
+    }
+
+    /// The result is JSON from a hostile place: parsed within serde's depth limit, or refused where the caller sees it.
+    fn parse_result(&self, collected: &mut Collected) -> Option<serde_json::Value> {
+        let json = collected.result.take()?;
+        match serde_json::from_slice(&json) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let line = format!("enclave: the result was refused: {error}\n");
+                if let (Some(chunk), _) = collected.output.push(Stream::Stderr, line.as_bytes()) {
+                    self.live.hub.publish(&frame(Stream::Stderr, chunk));
+                }
+                None
+            }
+        }
+    }
+
+    fn start_frame(&self) -> HostFrame {
+        HostFrame::Start(Box::new(Start {
+            session_id: self.session.id.to_string(),
+            language: match self.spec.language {
+                wire::Language::Python => protocol::Language::Python,
+                wire::Language::Node => protocol::Language::Node,
+            },
+            code: self.spec.code.clone(),
+            args: self.spec.args.clone(),
+            env: self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            pids: self.spec.limits.pids,
+            output_bytes: self.spec.limits.output_bytes,
+        }))
+    }
+}
+
+fn frame(stream: Stream, chunk: wire::Chunk) -> StreamFrame {
+    match stream {
+        Stream::Stdout => StreamFrame::Stdout(chunk),
+        Stream::Stderr => StreamFrame::Stderr(chunk),
+    }
+}
+
+fn reason(limit: SandboxLimit) -> KillReason {
+    match limit {
+        SandboxLimit::Cpu => KillReason::CpuExceeded,
+        SandboxLimit::Memory => KillReason::MemoryExceeded,
+        SandboxLimit::Pids => KillReason::PidsExceeded,
+        SandboxLimit::Disk => KillReason::DiskExceeded,
+    }
+}

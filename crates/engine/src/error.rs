@@ -1,0 +1,160 @@
+//! Why the engine refused: one enum per operation. `api` turns each variant into a problem document.
+
+use std::time::Duration;
+
+use backend::ObserveError;
+use store::StoreError;
+use wire::FieldError;
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No backend was given.
+    #[error("no backend")]
+    NoBackend,
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+    /// A backend does not say what an earlier process left on it.
+    #[error("backend {name} cannot be recovered")]
+    Recovery {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: ObserveError,
+    },
+}
+
+/// Why a caller is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// No identity was presented, and this profile requires one.
+    #[error("no API key was presented")]
+    Missing,
+    /// What was presented is not a key that works. Says nothing about why.
+    #[error("the API key is not valid")]
+    Invalid,
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Why a session was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// Fields are wrong.
+    #[error("{} fields are wrong", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// Parts of the contract that this version does not offer.
+    #[error("{} fields are not offered", .0.len())]
+    NotSupported(Vec<FieldError>),
+    /// The backend cannot enforce what was asked for.
+    #[error("backend {backend} cannot enforce this")]
+    NotEnforceable {
+        /// Which backend.
+        backend: &'static str,
+        /// What it cannot enforce.
+        faults: Vec<FieldError>,
+    },
+    /// Too many sessions are waiting.
+    #[error("too many sessions are waiting")]
+    Busy {
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// The engine is shutting down.
+    #[error("shutting down")]
+    Draining,
+    /// The idempotency key was used for another request.
+    #[error("idempotency key was used for another request")]
+    IdempotencyConflict,
+    /// The store failed; nothing was recorded.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It does not exist, or belongs to another org.
+    #[error("not found")]
+    NotFound,
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Why a list could not be given.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The cursor is not one of this list.
+    #[error("not a cursor of this list")]
+    BadCursor,
+    /// The store failed.
+    #[error("store")]
+    Store(#[source] StoreError),
+}
+
+impl From<StoreError> for ListError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::BadCursor => Self::BadCursor,
+            other @ (StoreError::Database(_) | StoreError::Corrupt { .. } | StoreError::Closed) => Self::Store(other),
+        }
+    }
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultError {
+    /// The session does not exist, or belongs to another org.
+    #[error("not found")]
+    NotFound,
+    /// It has not finished.
+    #[error("not finished")]
+    NotFinished,
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Why a session was not cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// The session does not exist, or belongs to another org.
+    #[error("not found")]
+    NotFound,
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Why a key operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// There is no such key that still works.
+    #[error("no such key")]
+    NotFound,
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+impl From<ReadError> for ResultError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::NotFound,
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<ReadError> for CancelError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::NotFound,
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
+}
