@@ -1,6 +1,6 @@
 //! API keys: issuing, checking, revoking. Only a keyed hash of a secret is ever stored.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
 use model::{
@@ -10,24 +10,25 @@ use model::{
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use serde_json::json;
 use sha2::Sha256;
-use store::{KeyRecord, StoreError};
+use store::{KeyRecord, Org, Store, StoreError};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use wire::{AuditSource, AuditType, KeyId, OrgId, Role, Scope, Timestamp};
 
-use crate::{AuthError, Engine, KeyError};
+use crate::{AuthError, Clock, Engine, Ids, KeyError};
 
 const PREFIX: &str = "ek_";
 const SECRET_BYTES: usize = 32;
 
 /// The deployment's own key under which key secrets are hashed, so that the database alone does not let anybody check a
 /// guess. 32 random bytes in the data directory.
-pub struct Pepper(SecretBox<[u8; 32]>);
+#[derive(Clone)]
+pub struct Pepper(Arc<SecretBox<[u8; 32]>>);
 
 impl Pepper {
     /// Takes the bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(SecretBox::new(Box::new(bytes)))
+        Self(Arc::new(SecretBox::new(Box::new(bytes))))
     }
 
     fn hash(&self, secret: &str) -> String {
@@ -95,8 +96,7 @@ impl Engine {
 
     /// The org of that name, made if there is none. For the operator at the machine.
     pub async fn ensure_org(&self, name: &str) -> Result<OrgId, StoreError> {
-        let candidate = self.inner.ids.org(&self.inner.clock);
-        Ok(self.inner.store.system().ensure_org(name, candidate).await?.id)
+        self.keyring().ensure_org(name).await
     }
 
     /// Makes a key of `org`.
@@ -108,9 +108,68 @@ impl Engine {
         scopes: Option<Vec<Scope>>,
         actor: Subject,
     ) -> Result<IssuedKey, KeyError> {
+        self.keyring().create(org, name, role, scopes, actor).await
+    }
+
+    /// The keys of `org`, newest first.
+    pub async fn keys(&self, org: OrgId) -> Result<Vec<KeySummary>, KeyError> {
+        self.keyring().list(org).await
+    }
+
+    /// Revokes a key of `org`; it stops working at once.
+    pub async fn revoke_key(&self, org: OrgId, id: KeyId, actor: Subject) -> Result<(), KeyError> {
+        self.keyring().revoke(org, id, actor).await
+    }
+
+    fn keyring(&self) -> Keys {
         let inner = &self.inner;
-        let (now, id) = (inner.clock.now(), inner.ids.key(&inner.clock));
-        let secret = hex::encode(inner.ids.bytes::<SECRET_BYTES>());
+        Keys::new(Arc::clone(&inner.store), inner.pepper.clone(), inner.clock.clone(), inner.ids.clone())
+    }
+}
+
+/// Orgs and their keys, without the rest of an engine: the operator at the machine manages them whether or not a server
+/// runs on the same store.
+#[derive(Clone)]
+pub struct Keys {
+    store: Arc<dyn Store>,
+    pepper: Pepper,
+    clock: Clock,
+    ids: Ids,
+}
+
+impl Keys {
+    /// Over the store and under the pepper of a deployment.
+    pub fn new(store: Arc<dyn Store>, pepper: Pepper, clock: Clock, ids: Ids) -> Self {
+        Self { store, pepper, clock, ids }
+    }
+
+    /// The org of that name, made if there is none.
+    pub async fn ensure_org(&self, name: &str) -> Result<OrgId, StoreError> {
+        let candidate = self.ids.org(&self.clock);
+        Ok(self.store.system().ensure_org(name, candidate).await?.id)
+    }
+
+    /// Every org.
+    pub async fn orgs(&self) -> Result<Vec<Org>, StoreError> {
+        self.store.system().orgs().await
+    }
+
+    /// The org that has this key, revoked or not.
+    pub async fn owner(&self, id: KeyId) -> Result<Option<OrgId>, StoreError> {
+        Ok(self.store.system().key(id).await?.map(|record| record.org))
+    }
+
+    /// Makes a key of `org`.
+    pub async fn create(
+        &self,
+        org: OrgId,
+        name: &str,
+        role: Role,
+        scopes: Option<Vec<Scope>>,
+        actor: Subject,
+    ) -> Result<IssuedKey, KeyError> {
+        let (now, id) = (self.clock.now(), self.ids.key(&self.clock));
+        let secret = hex::encode(self.ids.bytes::<SECRET_BYTES>());
         let draft = key_event(now, AuditType::KeyCreated, actor, json!({ "key": id, "role": role, "scopes": scopes }));
         let record = KeyRecord {
             id,
@@ -118,18 +177,18 @@ impl Engine {
             name: name.to_owned(),
             role,
             scopes,
-            secret_hash: inner.pepper.hash(&secret),
+            secret_hash: self.pepper.hash(&secret),
             created_at: now,
             revoked_at: None,
         };
-        inner.store.tenant(org).create_key(record, draft).await?;
+        self.store.tenant(org).create_key(record, draft).await?;
         let presented = format!("{PREFIX}{}_{secret}", id.uuid().as_simple()).into();
         Ok(IssuedKey { id, presented })
     }
 
     /// The keys of `org`, newest first.
-    pub async fn keys(&self, org: OrgId) -> Result<Vec<KeySummary>, KeyError> {
-        let records = self.inner.store.tenant(org).keys().await?;
+    pub async fn list(&self, org: OrgId) -> Result<Vec<KeySummary>, KeyError> {
+        let records = self.store.tenant(org).keys().await?;
         let summary = |key: KeyRecord| KeySummary {
             id: key.id,
             org: key.org,
@@ -143,9 +202,15 @@ impl Engine {
     }
 
     /// Revokes a key of `org`; it stops working at once.
-    pub async fn revoke_key(&self, org: OrgId, id: KeyId, actor: Subject) -> Result<(), KeyError> {
-        let draft = key_event(self.inner.clock.now(), AuditType::KeyRevoked, actor, json!({ "key": id }));
-        if self.inner.store.tenant(org).revoke_key(id, draft).await? { Ok(()) } else { Err(KeyError::NotFound) }
+    pub async fn revoke(&self, org: OrgId, id: KeyId, actor: Subject) -> Result<(), KeyError> {
+        let draft = key_event(self.clock.now(), AuditType::KeyRevoked, actor, json!({ "key": id }));
+        if self.store.tenant(org).revoke_key(id, draft).await? { Ok(()) } else { Err(KeyError::NotFound) }
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("pepper", &self.pepper).finish_non_exhaustive()
     }
 }
 

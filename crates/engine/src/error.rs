@@ -100,7 +100,10 @@ impl From<StoreError> for ListError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::BadCursor => Self::BadCursor,
-            other @ (StoreError::Database(_) | StoreError::Corrupt { .. } | StoreError::Closed) => Self::Store(other),
+            other @ (StoreError::Database(_)
+            | StoreError::Corrupt { .. }
+            | StoreError::Closed
+            | StoreError::UnknownOrg) => Self::Store(other),
         }
     }
 }

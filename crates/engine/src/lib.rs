@@ -29,7 +29,7 @@ use model::access::Caller;
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use auth::{IssuedKey, KeySummary, Pepper};
+pub use auth::{IssuedKey, KeySummary, Keys, Pepper};
 pub use clock::{Clock, Ids};
 pub use config::{Config, Profile};
 pub use create::CreateRequest;

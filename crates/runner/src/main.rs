@@ -1,1 +1,46 @@
-fn main() {}
+//! The init process of a sandbox: `enclave-runner --language python|node [--cgroup DIR] [--disk DIR]`.
+//!
+//! It speaks [`protocol`] frames with the host on descriptors 0 and 1, starts the language host ahead of the session
+//! as an unprivileged user, hands it the one program that it will run, carries the output, and ends the sandbox with
+//! the program's first process. A backend starts it; nothing else does. Its own few lines for the operator go to
+//! descriptor 2.
+//!
+//! Single-threaded, one poll loop ([`supervise`]), no allocation that the workload could make grow without bound.
+
+mod args;
+mod census;
+mod control;
+mod exec;
+mod interpreter;
+mod log;
+mod outbox;
+mod output;
+mod processes;
+mod session;
+mod setup;
+mod supervise;
+
+use std::process::ExitCode;
+
+use protocol::{GuestFrame, VERSION};
+
+use crate::{args::Args, outbox::Outbox};
+
+fn main() -> ExitCode {
+    let args = match Args::parse(std::env::args_os().skip(1)) {
+        Ok(args) => args,
+        Err(error) => {
+            log::line(&format!("{error}\n{}", args::USAGE));
+            return ExitCode::from(2);
+        }
+    };
+    let mut outbox = Outbox::new();
+    outbox.push(&GuestFrame::Hello { version: VERSION });
+    let ready = setup::run(&args).map_err(|error| error.to_string());
+    // The host can go on while the interpreter starts.
+    outbox.flush_some();
+    match ready.and_then(|sandbox| supervise::start(&args, sandbox).map_err(|error| error.to_string())) {
+        Ok(supervisor) => supervisor.run(outbox),
+        Err(message) => supervise::fault(outbox, message),
+    }
+}

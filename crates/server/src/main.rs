@@ -1,1 +1,43 @@
-fn main() {}
+//! `enclave`: the server, and the commands around it.
+//!
+//! The composition root: nothing here decides what a session may do. [`settings`] reads the configuration, [`platform`]
+//! puts store, backend and engine together, [`serve`] and [`embedded`] put the API in front of them. Everything that
+//! talks to a server, this program's own commands included, goes through `client`.
+
+mod audit;
+mod backends;
+mod cli;
+mod data_dir;
+mod demo;
+mod embedded;
+mod image;
+mod key;
+mod logging;
+mod metrics;
+mod platform;
+mod process;
+mod run;
+mod serve;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::settings::ConfigError;
+
+/// Small objects by the thousand, from many threads: what the system's allocator keeps after a burst is several times as
+/// much.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("enclave: {error:#}");
+            if error.is::<ConfigError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}

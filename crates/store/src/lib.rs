@@ -1,1 +1,104 @@
+// NOTE FOR THE STORE HELPER (temporary): the lead took over the SQLite implementation (it was blocking everyone). Do NOT write
+// src/sqlite*, src/lib.rs, src/error.rs, src/verify.rs, migrations. Your earlier files are in /tmp/store-helper. Your remaining work: ONLY
+// src/conformance.rs, src/conformance/*.rs and tests/*.rs against THIS implementation; report within 15 minutes.
+//! What outlives the process: sessions, results, the audit log, keys, and the outbox.
+//!
+//! [`Store`] gives two handles. [`Tenant`] belongs to one org and is the only way to that org's rows; there is no query
+//! without it. [`System`] is for recovery, the reaper and authentication, and reaches across orgs; its call sites are
+//! few. Writes that must be seen together are one method: state, audit events and outbox messages change in one
+//! transaction or not at all.
+//!
+//! Every implementation passes [`conformance`]; [`verify()`] checks an org's audit chain over any of them.
 
+pub mod conformance;
+mod error;
+mod record;
+pub mod sqlite;
+mod verify;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::audit::{Draft, Head};
+use wire::{AuditEvent, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
+
+pub use error::{CreateError, OpenError, StoreError, UpdateError};
+pub use record::{
+    AuditFilter, Created, Idempotency, KeyRecord, NewSession, Org, OutboxMessage, SessionFilter, Unfinished, Update,
+};
+pub use verify::{VerifyError, verify};
+
+/// A database.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The handle to one org's rows.
+    fn tenant(&self, org: OrgId) -> Arc<dyn Tenant>;
+
+    /// The handle that reaches across orgs: recovery, the reaper, authentication.
+    fn system(&self) -> Arc<dyn System>;
+
+    /// Writes out what is pending and closes; later calls fail.
+    async fn close(&self);
+}
+
+/// One org's rows. Everything that a method of this trait returns or changes belongs to that org.
+#[async_trait]
+pub trait Tenant: Send + Sync {
+    /// Records a session together with its audit events; with an idempotency key, gives back the session that an earlier
+    /// request with the same key made.
+    async fn create_session(&self, new: NewSession) -> Result<Created, CreateError>;
+
+    /// Records a session's new state, its result and outbox messages if there are any, and the audit events of the
+    /// change, which come back sealed.
+    async fn update_session(&self, update: Update) -> Result<Vec<AuditEvent>, UpdateError>;
+
+    /// The session, if this org has one of that id.
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// Sessions, newest first.
+    async fn sessions(&self, filter: SessionFilter) -> Result<SessionPage, StoreError>;
+
+    /// The result of a finished session.
+    async fn result(&self, id: SessionId) -> Result<Option<SessionResult>, StoreError>;
+
+    /// Audit events in the order of the chain.
+    async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEvent>, StoreError>;
+
+    /// Where the chain ends by the store's own record: every entry up to there was written.
+    async fn audit_head(&self) -> Result<Head, StoreError>;
+
+    /// Adds audit events that change no state.
+    async fn append_audit(&self, drafts: Vec<Draft>) -> Result<Vec<AuditEvent>, StoreError>;
+
+    /// Records a key together with its audit event.
+    async fn create_key(&self, key: KeyRecord, draft: Draft) -> Result<(), StoreError>;
+
+    /// The org's keys, newest first, revoked ones included.
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// Revokes a key together with its audit event; false when the org has no such key that still works (then nothing is
+    /// written).
+    async fn revoke_key(&self, id: KeyId, draft: Draft) -> Result<bool, StoreError>;
+}
+
+/// Across orgs.
+#[async_trait]
+pub trait System: Send + Sync {
+    /// Sessions that are not torn down: what recovery has to end.
+    async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// A key by its public id, of whatever org, for authentication. Revoked keys too.
+    async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError>;
+
+    /// The org of that name, made with `candidate` as its id if there is none.
+    async fn ensure_org(&self, name: &str, candidate: OrgId) -> Result<Org, StoreError>;
+
+    /// Every org.
+    async fn orgs(&self) -> Result<Vec<Org>, StoreError>;
+
+    /// Deletes idempotency keys older than the given time; gives how many.
+    async fn forget_idempotency(&self, before: wire::Timestamp) -> Result<u64, StoreError>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

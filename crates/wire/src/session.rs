@@ -346,7 +346,7 @@ pub struct SessionResult {
     /// The workload's exit code (128 + n when signal n ended it); null if it was killed.
     pub exit_code: Option<i32>,
     /// The JSON given to `enclave.result`; null if there was none.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     pub result: Option<serde_json::Value>,
     /// The last 64 KiB of standard output, as UTF-8 with replacement characters.
     pub stdout_tail: String,

@@ -1,0 +1,127 @@
+//! The table of operations: what each requires of its caller, and which problems it may answer with.
+//!
+//! A route cannot be made without a row here ([`crate::router`]), the document is completed from it
+//! ([`crate::openapi`]), and [`crate::gate`] enforces it before a handler sees the request.
+
+use wire::{ErrorCode, Scope};
+
+/// What an operation requires of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing.
+    Public,
+    /// An identity that has this scope.
+    Scope(Scope),
+}
+
+/// How long an operation may take until its answer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// The deployment's limit.
+    Ordinary,
+    /// The deployment's limit on top of the longest wait that a caller may ask for.
+    LongPoll,
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $variant:ident = $id:literal, $access:expr, $patience:ident, [$($code:ident),*];)+) => {
+        /// An operation of the API.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Operation {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Its `operationId`.
+            pub fn id(self) -> &'static str {
+                match self { $(Self::$variant => $id,)+ }
+            }
+
+            /// What it requires of its caller.
+            pub fn access(self) -> Access {
+                match self { $(Self::$variant => $access,)+ }
+            }
+
+            pub(crate) fn patience(self) -> Patience {
+                match self { $(Self::$variant => Patience::$patience,)+ }
+            }
+
+            /// Problems that only this operation has, beside those of its kind of access.
+            fn own_problems(self) -> &'static [ErrorCode] {
+                match self { $(Self::$variant => &[$(ErrorCode::$code),*],)+ }
+            }
+        }
+    };
+}
+
+const READ: Access = Access::Scope(Scope::SessionsRead);
+const WRITE: Access = Access::Scope(Scope::SessionsWrite);
+const AUDIT: Access = Access::Scope(Scope::AuditRead);
+
+operations! {
+    /// `GET /healthz`
+    GetHealth = "getHealth", Access::Public, Ordinary, [];
+    /// `GET /readyz`
+    GetReadiness = "getReadiness", Access::Public, Ordinary, [];
+    /// `GET /openapi.json`
+    GetOpenApi = "getOpenApi", Access::Public, Ordinary, [];
+    /// `GET /docs`
+    GetDocs = "getDocs", Access::Public, Ordinary, [];
+    /// `GET /v1/backends`
+    ListBackends = "listBackends", READ, Ordinary, [];
+    /// `POST /v1/sessions`
+    CreateSession = "createSession", WRITE, Ordinary,
+        [MalformedJson, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType, NotEnforceable, NotSupported, Busy];
+    /// `GET /v1/sessions`
+    ListSessions = "listSessions", READ, Ordinary, [];
+    /// `GET /v1/sessions/{id}`
+    GetSession = "getSession", READ, Ordinary, [NotFound];
+    /// `DELETE /v1/sessions/{id}`
+    DeleteSession = "deleteSession", WRITE, Ordinary, [NotFound];
+    /// `GET /v1/sessions/{id}/result`
+    GetSessionResult = "getSessionResult", READ, LongPoll, [NotFound, NotFinished];
+    /// `GET /v1/sessions/{id}/stream`
+    StreamSession = "streamSession", READ, Ordinary, [NotFound];
+    /// `GET /v1/sessions/{id}/audit`
+    GetSessionAudit = "getSessionAudit", AUDIT, Ordinary, [NotFound];
+}
+
+impl Operation {
+    /// Every problem that this operation may answer with, in the order of their statuses.
+    pub fn problems(self) -> Vec<ErrorCode> {
+        // A web page is refused everywhere, public operations included, where calls need no identity.
+        let mut codes = vec![ErrorCode::Forbidden, ErrorCode::Internal, ErrorCode::Timeout];
+        match self.access() {
+            Access::Public => {}
+            Access::Scope(_) => {
+                codes.extend([ErrorCode::InvalidRequest, ErrorCode::Unauthenticated, ErrorCode::Unavailable]);
+            }
+        }
+        codes.extend(self.own_problems());
+        codes.sort_by_key(|code| code.status());
+        codes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_operations_share_an_id() {
+        let ids: BTreeSet<_> = Operation::ALL.iter().map(|operation| operation.id()).collect();
+        assert_eq!(ids.len(), Operation::ALL.len());
+    }
+
+    #[test]
+    fn nothing_below_v1_is_public() {
+        let public: Vec<_> =
+            Operation::ALL.iter().filter(|operation| operation.access() == Access::Public).map(|o| o.id()).collect();
+        assert_eq!(public, ["getHealth", "getReadiness", "getOpenApi", "getDocs"]);
+    }
+}

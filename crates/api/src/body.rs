@@ -1,0 +1,133 @@
+//! Request bodies: JSON by name, read within the deployment's limits on size, on time, and on all bodies together.
+
+use axum::body::Body;
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use wire::{ErrorCode, FieldError};
+
+use crate::{
+    failure::Failure,
+    state::{App, BODY_UNIT},
+};
+
+/// A body that was read. Its bytes count against the budget as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Json {
+    pub(crate) bytes: Vec<u8>,
+    /// Gives the budget back when the request is decided.
+    pub(crate) held: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads the body, which must say that it is JSON. A body that is too large by its own account is not read at all.
+pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Json, Failure> {
+    let settings = app.settings();
+    let too_large =
+        || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {} bytes", settings.body_limit));
+    if !is_json(headers) {
+        let detail = "the body must be application/json, in UTF-8, without a content encoding";
+        return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
+    }
+    if announced(headers).is_some_and(|bytes| bytes > settings.body_limit as u64) {
+        return Err(too_large());
+    }
+    let deadline = Instant::now() + settings.body_timeout;
+    let mut json = Json { bytes: Vec::new(), held: None };
+    let mut body = body;
+    loop {
+        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => return Ok(json),
+            Ok(Some(Err(_))) => {
+                return Err(Failure::invalid(vec![FieldError::new("(body)", "could not be read to its end")]));
+            }
+            Err(_) => return Err(Failure::new(ErrorCode::Timeout, "the body took too long to arrive")),
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > settings.body_limit.saturating_sub(json.bytes.len()) {
+            return Err(too_large());
+        }
+        json.extend(app, &data)?;
+    }
+}
+
+impl Json {
+    /// Takes bytes in. What they need is only taken from the budget as they come, so that a client cannot hold what it
+    /// has not sent, and nobody waits for it, so that bodies that are half read cannot wait for one another.
+    fn extend(&mut self, app: &App, data: &[u8]) -> Result<(), Failure> {
+        let holds = self.bytes.len().div_ceil(BODY_UNIT);
+        let needs = (self.bytes.len() + data.len()).div_ceil(BODY_UNIT);
+        let more = u32::try_from(needs - holds).unwrap_or(u32::MAX);
+        if more > 0 {
+            let permit = app.bodies().clone().try_acquire_many_owned(more).map_err(|_| {
+                Failure::new(ErrorCode::Unavailable, "too many request bodies are being read; try again")
+                    .with_retry_after(std::time::Duration::from_secs(1))
+            })?;
+            match &mut self.held {
+                Some(held) => held.merge(permit),
+                None => self.held = Some(permit),
+            }
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (types.next(), types.next()) else { return false };
+    let Ok(value) = value.to_str() else { return false };
+    let mut parts = value.split(';').map(str::trim);
+    let json = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json"));
+    let utf8 = parts.filter(|part| !part.is_empty()).all(|part| match part.split_once('=') {
+        Some((name, charset)) if name.eq_ignore_ascii_case("charset") => {
+            charset.trim_matches('"').eq_ignore_ascii_case("utf-8")
+        }
+        Some(_) => true,
+        None => false,
+    });
+    json && utf8 && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn verdict(pairs: &[(HeaderName, &str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        is_json(&headers)
+    }
+
+    #[test]
+    fn only_utf8_json_is_json() {
+        let content = header::CONTENT_TYPE;
+        for value in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\";"] {
+            assert!(verdict(&[(content.clone(), value)]), "{value}");
+        }
+        for value in [
+            "",
+            "text/plain",
+            "text/json",
+            "application/json+x",
+            "application/jsonx",
+            "application/json; charset=utf-16",
+            "application/json; what",
+            "multipart/form-data, application/json",
+        ] {
+            assert!(!verdict(&[(content.clone(), value)]), "{value}");
+        }
+        assert!(!verdict(&[]));
+        assert!(!verdict(&[(content.clone(), "application/json"), (content.clone(), "application/json")]));
+        assert!(!verdict(&[(content, "application/json"), (header::CONTENT_ENCODING, "gzip")]));
+    }
+}

@@ -1,0 +1,259 @@
+//! A request that is refused: the problem document, what goes into headers beside it, and the cause for the log alone.
+//!
+//! Handlers and layers return a [`Failure`]; [`crate::front`] writes it out, since only it knows the request's id.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use engine::{AuthError, CancelError, CreateError, ListError, ReadError, ResultError};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use wire::{ErrorCode, FieldError, Problem};
+
+/// Faults that a problem document lists; the rest is counted. A body of 2 MiB can have a million faults, and its answer
+/// must not be larger than it.
+pub(crate) const MAX_FAULTS: usize = 100;
+const MAX_FIELD_CHARS: usize = 160;
+const MAX_TEXT_CHARS: usize = 400;
+
+type Cause = Arc<dyn Error + Send + Sync>;
+
+/// Why a request is not served.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure(Box<Inner>);
+
+#[derive(Clone, Debug)]
+struct Inner {
+    problem: Problem,
+    retry_after: Option<Duration>,
+    header: Option<(HeaderName, HeaderValue)>,
+    cause: Option<Cause>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        let problem = Problem::new(code, detail);
+        Self(Box::new(Inner { problem, retry_after: None, header: None, cause: None }))
+    }
+
+    /// Fields or parameters are wrong.
+    pub(crate) fn invalid(faults: Vec<FieldError>) -> Self {
+        Self::listing(ErrorCode::InvalidRequest, "the request", faults)
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such session")
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self::new(ErrorCode::Timeout, "the request took longer than this server allows")
+    }
+
+    /// A fault of ours; the log has it under the request's id.
+    pub(crate) fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "the server failed; its log has the cause under this request's id")
+    }
+
+    /// The records behind the engine do not answer.
+    fn unavailable(cause: impl Error + Send + Sync + 'static) -> Self {
+        let mut failure = Self::new(ErrorCode::Unavailable, "the server cannot reach its records; try again");
+        failure.0.cause = Some(Arc::new(cause));
+        failure
+    }
+
+    fn listing(code: ErrorCode, what: &str, faults: Vec<FieldError>) -> Self {
+        let detail = match faults.len() {
+            1 => format!("{what} has a fault"),
+            count if count > MAX_FAULTS => format!("{what} has {count} faults; the first {MAX_FAULTS} are listed"),
+            count => format!("{what} has {count} faults"),
+        };
+        let mut failure = Self::new(code, detail);
+        failure.0.problem.errors = faults;
+        failure
+    }
+
+    pub(crate) fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.header = Some((name, value));
+        self
+    }
+
+    pub(crate) fn cause(&self) -> Option<&(dyn Error + Send + Sync)> {
+        self.0.cause.as_deref()
+    }
+
+    /// Writes the problem document of the request with this id into `response`, which was made from this failure.
+    pub(crate) fn render(mut self, request_id: &str, response: &mut Response) {
+        let problem = &mut self.0.problem;
+        request_id.clone_into(&mut problem.request_id);
+        bound(&mut problem.detail, MAX_TEXT_CHARS);
+        problem.errors.truncate(MAX_FAULTS);
+        for fault in &mut problem.errors {
+            bound(&mut fault.field, MAX_FIELD_CHARS);
+            bound(&mut fault.message, MAX_TEXT_CHARS);
+        }
+        let body = serde_json::to_vec(problem).expect("problems have string keys only");
+        *response.body_mut() = Body::from(body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.remove(header::CONTENT_LENGTH);
+        if let Some(wait) = self.0.retry_after {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if let Some((name, value)) = self.0.header {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Keeps a text of the caller's short and printable.
+fn bound(text: &mut String, chars: usize) {
+    let control = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}');
+    if text.chars().any(control) {
+        *text = text.chars().map(|c| if control(c) { '\u{fffd}' } else { c }).collect();
+    }
+    if let Some((cut, _)) = text.char_indices().nth(chars) {
+        text.truncate(cut);
+        text.push('…');
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() =
+            StatusCode::from_u16(self.0.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Missing => Self::unauthenticated(
+                "this operation requires an API key: Authorization: Bearer ek_…",
+                "Bearer realm=\"enclave\"",
+            ),
+            AuthError::Invalid => Self::invalid_key(),
+            AuthError::Store(cause) => Self::unavailable(cause),
+        }
+    }
+}
+
+impl Failure {
+    /// What was presented is no key that works. Says nothing about why.
+    pub(crate) fn invalid_key() -> Self {
+        Self::unauthenticated("the API key is not valid", "Bearer realm=\"enclave\", error=\"invalid_token\"")
+    }
+
+    fn unauthenticated(detail: &str, challenge: &'static str) -> Self {
+        Self::new(ErrorCode::Unauthenticated, detail)
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Invalid(faults) => Self::invalid(faults),
+            CreateError::NotSupported(faults) => Self::listing(ErrorCode::NotSupported, "the request", faults),
+            CreateError::NotEnforceable { backend, faults } => {
+                Self::listing(ErrorCode::NotEnforceable, &format!("the policy, on backend {backend},"), faults)
+            }
+            CreateError::Busy { retry_after } => {
+                Self::new(ErrorCode::Busy, "too many sessions are waiting; try again").with_retry_after(retry_after)
+            }
+            CreateError::Draining => Self::new(ErrorCode::Unavailable, "the server is shutting down"),
+            CreateError::IdempotencyConflict => Self::new(
+                ErrorCode::IdempotencyConflict,
+                "the Idempotency-Key was used for another request in the last 24 hours",
+            ),
+            CreateError::Store(cause) => Self::unavailable(cause),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::not_found(),
+            ReadError::Store(cause) => Self::unavailable(cause),
+        }
+    }
+}
+
+impl From<ListError> for Failure {
+    fn from(error: ListError) -> Self {
+        match error {
+            ListError::BadCursor => Self::invalid(vec![FieldError::new("cursor", "is not a nextCursor of this list")]),
+            ListError::Store(cause) => Self::unavailable(cause),
+        }
+    }
+}
+
+impl From<ResultError> for Failure {
+    fn from(error: ResultError) -> Self {
+        match error {
+            ResultError::NotFound => Self::not_found(),
+            ResultError::NotFinished => {
+                Self::new(ErrorCode::NotFinished, "the session has not finished; waitMs waits for it")
+            }
+            ResultError::Store(cause) => Self::unavailable(cause),
+        }
+    }
+}
+
+impl From<CancelError> for Failure {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::NotFound => Self::not_found(),
+            CancelError::Store(cause) => Self::unavailable(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(failure: Failure) -> (Response, String) {
+        let mut response = failure.clone().into_response();
+        failure.render("the-id", &mut response);
+        let body = std::mem::take(response.body_mut());
+        let bytes = futures::executor::block_on(axum::body::to_bytes(body, usize::MAX)).unwrap();
+        (response, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn the_answer_to_a_million_faults_is_small_and_says_how_many_there_were() {
+        let faults = (0..1_000_000).map(|n| FieldError::new(format!("args[{n}]"), "must be a string")).collect();
+        let (_, body) = rendered(Failure::invalid(faults));
+        assert!(body.len() < 10_000, "{}", body.len());
+        assert!(body.contains("1000000 faults; the first 100 are listed"));
+    }
+
+    #[test]
+    fn what_the_caller_sent_comes_back_short_and_printable() {
+        let field = format!("a\u{0}\u{202e}{}", "é".repeat(1_000_000));
+        let (_, body) = rendered(Failure::invalid(vec![FieldError::new(field.clone(), field)]));
+        assert!(body.len() < 2000, "{}", body.len());
+        assert!(body.contains("a\u{fffd}\u{fffd}é"));
+    }
+
+    #[test]
+    fn a_refusal_that_may_be_retried_says_when_in_whole_seconds() {
+        let (response, body) = rendered(Failure::from(CreateError::Busy { retry_after: Duration::from_millis(1200) }));
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(body.contains("\"requestId\":\"the-id\""));
+    }
+}

@@ -1,0 +1,196 @@
+//! What stands before every handler: how long it may take, who is asking, and whether they may.
+//!
+//! One gate is made per route and knows its operation, so no handler can be reached around the table in
+//! [`crate::access`]. The body is not touched before the caller is known and allowed.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use axum::{
+    extract::{FromRequestParts, Path, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures::FutureExt;
+use http::{HeaderMap, header, request::Parts};
+use model::access::{Caller, Subject};
+use secrecy::{ExposeSecret, SecretString};
+use wire::{ErrorCode, Scope, SessionId};
+
+use crate::{
+    access::{Access, Operation, Patience},
+    failure::Failure,
+    routes::sessions::result::MAX_WAIT,
+    state::App,
+};
+
+/// The gate of one operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) app: App,
+    pub(crate) operation: Operation,
+}
+
+pub(crate) async fn gate(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let operation = gate.operation;
+    let limit = gate.limit();
+    let work = AssertUnwindSafe(gate.pass(request, next)).catch_unwind();
+    let mut response = match tokio::time::timeout(limit, work).await {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(failure))) => failure.into_response(),
+        // The panic hook has written where it was; what it carried may hold anything, and goes nowhere.
+        Ok(Err(_panic)) => Failure::internal().into_response(),
+        Err(_elapsed) => Failure::timeout().into_response(),
+    };
+    response.extensions_mut().insert(operation);
+    response
+}
+
+impl Gate {
+    fn limit(&self) -> Duration {
+        let ordinary = self.app.settings().request_timeout;
+        match self.operation.patience() {
+            Patience::Ordinary => ordinary,
+            Patience::LongPoll => ordinary.saturating_add(MAX_WAIT),
+        }
+    }
+
+    async fn pass(self, mut request: Request, next: Next) -> Result<Response, Failure> {
+        match self.operation.access() {
+            Access::Public => {}
+            Access::Scope(scope) => {
+                let presented = bearer(request.headers())?;
+                let caller = identify(&self.app, presented).await?;
+                if !caller.allows(scope) {
+                    self.app.engine().note_denied(&caller, self.operation.id()).await;
+                    return Err(not_allowed(&caller, scope));
+                }
+                request.extensions_mut().insert(Identity { caller, scope });
+            }
+        }
+        Ok(next.run(request).await)
+    }
+}
+
+/// Who presents this. A call without a key is somebody only where the deployment said so to both the engine and the API.
+async fn identify(app: &App, presented: Option<&str>) -> Result<Caller, Failure> {
+    let caller = app.engine().authenticate(presented).await?;
+    match caller.subject {
+        Subject::Key(_) => Ok(caller),
+        Subject::Dev | Subject::Operator if app.settings().profile_is_dev => Ok(caller),
+        Subject::Dev | Subject::Operator => Err(engine::AuthError::Missing.into()),
+    }
+}
+
+fn not_allowed(caller: &Caller, scope: Scope) -> Failure {
+    let narrowed =
+        if model::access::role_allows(caller.role, scope) { ", and this key was narrowed to others" } else { "" };
+    let detail = format!("this requires the scope {scope}; the caller's role is {}{narrowed}", caller.role);
+    Failure::new(ErrorCode::Forbidden, detail)
+}
+
+/// The token of `Authorization: Bearer …`. A header that is there and says anything else is refused, never ignored.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|text| text.split_once(' ')).and_then(|(scheme, rest)| {
+        let token = rest.trim_start_matches(' ');
+        let whole = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        (scheme.eq_ignore_ascii_case("bearer") && whole).then_some(token)
+    });
+    match (token, values.next()) {
+        (Some(token), None) => Ok(Some(token)),
+        (None, _) | (Some(_), Some(_)) => Err(Failure::invalid_key()),
+    }
+}
+
+/// The caller of a protected operation. Only a [`gate`] puts it into a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) caller: Caller,
+    scope: Scope,
+}
+
+impl FromRequestParts<App> for Identity {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Failure> {
+        parts.extensions.remove::<Self>().ok_or_else(Failure::internal)
+    }
+}
+
+/// A caller whose call stays open, and what it takes to ask again whether they may make it.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) caller: Caller,
+    scope: Scope,
+    presented: Option<SecretString>,
+    app: App,
+}
+
+impl FromRequestParts<App> for Standing {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let Identity { caller, scope } = Identity::from_request_parts(parts, app).await?;
+        let presented = bearer(&parts.headers)?.map(SecretString::from);
+        Ok(Self { caller, scope, presented, app: app.clone() })
+    }
+}
+
+impl Standing {
+    /// Fails when the key was revoked or narrowed since, and when nobody can say.
+    pub(crate) async fn check(&self) -> Result<(), Failure> {
+        let presented = self.presented.as_ref().map(ExposeSecret::expose_secret);
+        let now = identify(&self.app, presented).await?;
+        if now.org == self.caller.org && now.allows(self.scope) {
+            return Ok(());
+        }
+        Err(not_allowed(&now, self.scope))
+    }
+}
+
+/// The session's id in the path. Whatever is not an id is a session that does not exist.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Id(pub(crate) SessionId);
+
+impl FromRequestParts<App> for Id {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let text = Path::<String>::from_request_parts(parts, app).await.map_err(|_| Failure::not_found())?;
+        text.parse().map(Self).map_err(|_| Failure::not_found())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn read(values: &[&[u8]]) -> Result<Option<String>, ()> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        bearer(&headers).map(|token| token.map(ToOwned::to_owned)).map_err(|_| ())
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case() {
+        for value in ["Bearer ek_1", "bearer ek_1", "BEARER   ek_1"] {
+            assert_eq!(read(&[value.as_bytes()]), Ok(Some("ek_1".into())));
+        }
+        assert_eq!(read(&[]), Ok(None));
+    }
+
+    #[test]
+    fn a_header_that_is_not_a_bearer_token_is_refused_and_not_ignored() {
+        for value in ["", "Bearer", "Bearer ", "ek_1", "Basic ek_1", "Bearer ek_1 ek_2", "Bearer a\tb", " Bearer ek_1"]
+        {
+            assert_eq!(read(&[value.as_bytes()]), Err(()), "{value:?}");
+        }
+        assert_eq!(read(&[b"Bearer \xff"]), Err(()));
+        assert_eq!(read(&[b"Bearer ek_1", b"Bearer ek_1"]), Err(()));
+    }
+}

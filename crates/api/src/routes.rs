@@ -1,0 +1,8 @@
+//! The operations, one file each.
+
+pub(crate) mod backends;
+pub(crate) mod docs;
+pub(crate) mod health;
+pub(crate) mod openapi;
+pub(crate) mod readiness;
+pub(crate) mod sessions;

@@ -1,0 +1,81 @@
+//! `POST /v1/sessions`
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use engine::CreateRequest;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use wire::{CreateSession, ErrorCode, FieldError, Session};
+
+use crate::{
+    body::{self, read_json},
+    failure::{Failure, MAX_FAULTS},
+    gate::Identity,
+    query::Query,
+    state::App,
+};
+
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+const MAX_KEY_BYTES: usize = 255;
+
+/// Create a session and start it
+///
+/// The session is recorded, and its sandbox is being made, when the answer comes. What the backend cannot enforce is
+/// refused with `not_enforceable` before anything starts.
+#[utoipa::path(
+    post, path = "/v1/sessions", operation_id = "createSession", tag = "sessions",
+    params((
+        "Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+        description = "1 to 255 visible ASCII characters. For 24 hours the same key with the same body gives the \
+            session that the first request made; with another body it is refused with `idempotency_conflict`.",
+        example = "3f1c2d0e-build-17",
+    )),
+    request_body(content = CreateSession, description = "What to run, and under which policy.", content_type = "application/json"),
+    responses((
+        status = 201, description = "The session, accepted.", body = Session,
+        headers(("Location" = String, description = "Path of the session.")),
+    )),
+)]
+pub(crate) async fn create_session(
+    State(app): State<App>,
+    Identity { caller, .. }: Identity,
+    query: Query,
+    request: Request,
+) -> Result<Response, Failure> {
+    let mut faults = query.faults();
+    let (parts, body) = request.into_parts();
+    let key = idempotency_key(&parts.headers, &mut faults);
+    let body::Json { bytes, held } = read_json(&app, &parts.headers, body).await?;
+    let (request, shape_faults) = CreateSession::parse(&bytes)
+        .map_err(|error| Failure::new(ErrorCode::MalformedJson, format!("the body cannot be read as JSON: {error}")))?;
+    faults.extend(shape_faults);
+    if faults.len() > MAX_FAULTS {
+        // More than will be told anyway: not worth deciding on the rest.
+        return Err(Failure::invalid(faults));
+    }
+    let asked = CreateRequest { request, shape_faults: faults, idempotency: key.map(|key| (key, bytes)) };
+    let session = app.engine().create(&caller, asked).await?;
+    drop(held);
+    let location = HeaderValue::from_str(&format!("/v1/sessions/{}", session.id)).expect("ids are visible ASCII");
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json::<Session>(session)).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<String> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let value = values.next()?;
+    let visible =
+        |text: &&str| !text.is_empty() && text.len() <= MAX_KEY_BYTES && text.bytes().all(|b| b.is_ascii_graphic());
+    match (value.to_str().ok().filter(visible), values.next()) {
+        (Some(key), None) => Some(key.to_owned()),
+        (Some(_), Some(_)) => {
+            faults.push(FieldError::new(IDEMPOTENCY_KEY, "may be given only once"));
+            None
+        }
+        (None, _) => {
+            faults.push(FieldError::new(IDEMPOTENCY_KEY, "must be 1 to 255 visible ASCII characters"));
+            None
+        }
+    }
+}

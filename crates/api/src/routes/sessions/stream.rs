@@ -1,0 +1,93 @@
+//! `GET /v1/sessions/{id}/stream`
+
+use std::pin::Pin;
+
+use axum::{
+    Extension,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use futures::{FutureExt, StreamExt};
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use wire::{FieldError, SessionId, StreamFrame};
+
+use crate::{
+    failure::Failure,
+    gate::{Id, Standing},
+    query::{self, Query},
+    serve::Closing,
+    sse,
+    state::App,
+};
+
+const LAST_EVENT_ID: &str = "Last-Event-ID";
+/// The largest whole number that every JSON reader holds exactly; no session has so many frames.
+const MAX_SEQ: u64 = (1 << 53) - 1;
+
+/// A session's frames, as server-sent events
+///
+/// From the first frame, or behind the one that `Last-Event-ID` names. Each event has a sequence number (`id`), a kind
+/// (`event`: `phase`, `stdout`, `stderr`, `audit`, `result`, `gap`, `end`) and JSON (`data`). `end` is the last one.
+/// Where output had to be dropped, a `gap` event says how much. A comment comes every 15 seconds; a stream whose key was
+/// revoked ends there at the latest.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/stream", operation_id = "streamSession", tag = "sessions",
+    params(
+        ("id" = SessionId, Path, description = "The session's id."),
+        ("Last-Event-ID" = Option<u64>, Header, minimum = 0, maximum = 9_007_199_254_740_991_u64,
+            description = "Sequence number of the last event that was read."),
+        ("lastEventId" = Option<u64>, Query, minimum = 0, maximum = 9_007_199_254_740_991_u64,
+            description = "The same, for clients that cannot set headers. The header wins."),
+    ),
+    responses(
+        (status = 200, description = "The events; the schema is that of one event's `data`.", body = StreamFrame,
+            content_type = "text/event-stream"),
+        (status = 204, description = "Nothing follows the event that was named: the stream is at its end."),
+    ),
+)]
+pub(crate) async fn stream_session(
+    State(app): State<App>,
+    standing: Standing,
+    Id(id): Id,
+    closing: Option<Extension<Closing>>,
+    headers: HeaderMap,
+    mut query: Query,
+) -> Result<Response, Failure> {
+    let from_query = query.number("lastEventId", 0..=MAX_SEQ);
+    let mut faults = query.faults();
+    let after = last_event_id(&headers, &mut faults).or(from_query).unwrap_or(0);
+    if !faults.is_empty() {
+        return Err(Failure::invalid(faults));
+    }
+    let mut frames = app.engine().stream(&standing.caller, id, after).await?.peekable();
+    // A browser's EventSource comes back for ever to a stream that closes; 204 is what stops it.
+    if matches!(Pin::new(&mut frames).peek().now_or_never(), Some(None)) {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let body = sse::body(Box::pin(frames), standing, app.settings().heartbeat, Closing::of(closing));
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-store"),
+        // Proxies of the nginx family would otherwise keep events back to fill their buffers.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+fn last_event_id(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<u64> {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    let value = values.next()?;
+    let read =
+        value.to_str().map_err(|_| "must be ASCII".to_owned()).and_then(|text| query::number(text, &(0..=MAX_SEQ)));
+    match (read, values.next()) {
+        (Ok(seq), None) => Some(seq),
+        (Ok(_), Some(_)) => {
+            faults.push(FieldError::new(LAST_EVENT_ID, "may be given only once"));
+            None
+        }
+        (Err(message), _) => {
+            faults.push(FieldError::new(LAST_EVENT_ID, message));
+            None
+        }
+    }
+}

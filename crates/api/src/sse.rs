@@ -1,0 +1,75 @@
+//! A session's frames as server-sent events.
+//!
+//! The body of a stream outlives its request: it asks at every heartbeat whether its caller may still read, and ends
+//! when not, when the session's frames end, or when the server stops. A reader that is slow is waited for, and the check
+//! then comes before whatever it is sent next.
+
+use std::{convert::Infallible, fmt::Write, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use engine::{Frame, FrameStream};
+use futures::{FutureExt, StreamExt, stream};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::Standing;
+
+/// Frames that are there already are sent together up to this many bytes.
+const BATCH: usize = 16 * 1024;
+const HEARTBEAT: Bytes = Bytes::from_static(b": heartbeat\n\n");
+
+struct Open {
+    frames: FrameStream,
+    standing: Standing,
+    heartbeat: Interval,
+    closing: CancellationToken,
+    ended: bool,
+}
+
+/// The response body of a stream.
+pub(crate) fn body(frames: FrameStream, standing: Standing, heartbeat: Duration, closing: CancellationToken) -> Body {
+    let mut heartbeat = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let open = Open { frames, standing, heartbeat, closing, ended: false };
+    Body::from_stream(stream::unfold(open, |mut open| async move {
+        let bytes = open.next().await?;
+        Some((Ok::<_, Infallible>(bytes), open))
+    }))
+}
+
+impl Open {
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            () = self.closing.cancelled() => None,
+            _ = self.heartbeat.tick() => self.standing.check().await.is_ok().then_some(HEARTBEAT),
+            frame = self.frames.next() => self.batch(frame?),
+        }
+    }
+
+    fn batch(&mut self, first: Frame) -> Option<Bytes> {
+        let mut text = String::with_capacity(first.data.len() + 64);
+        encode(&first, &mut text);
+        while text.len() < BATCH {
+            match self.frames.next().now_or_never() {
+                Some(Some(frame)) => encode(&frame, &mut text),
+                Some(None) => {
+                    self.ended = true;
+                    break;
+                }
+                None => break,
+            }
+        }
+        Some(text.into())
+    }
+}
+
+/// Frames are JSON without line breaks, so each is one `data:` line.
+fn encode(frame: &Frame, text: &mut String) {
+    let Frame { seq, kind, data } = frame;
+    write!(text, "id: {seq}\nevent: {}\ndata: {data}\n\n", kind.as_str()).expect("a String takes any text");
+}

@@ -1,0 +1,53 @@
+//! What handlers share: the engine, the settings, and the few things that are bounded over all requests.
+
+use std::sync::Arc;
+
+use engine::Engine;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+use wire::Readiness;
+
+use crate::settings::Settings;
+
+/// Bytes of a body that one permit of the budget stands for.
+pub(crate) const BODY_UNIT: usize = 1024;
+
+/// Cheap to clone: one per route and request.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    engine: Engine,
+    settings: Settings,
+    bodies: Arc<Semaphore>,
+    readiness: Mutex<Option<(Instant, Readiness)>>,
+}
+
+impl App {
+    pub(crate) fn new(engine: Engine, settings: Settings) -> Self {
+        let units = settings.body_budget.div_ceil(BODY_UNIT).min(Semaphore::MAX_PERMITS);
+        let bodies = Arc::new(Semaphore::new(units));
+        Self { shared: Arc::new(Shared { engine, settings, bodies, readiness: Mutex::default() }) }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// What is left of the budget for bodies, in units of [`BODY_UNIT`] bytes.
+    pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
+        &self.shared.bodies
+    }
+
+    /// The last answer about being ready, and when it was found. Locked while somebody looks.
+    pub(crate) fn readiness(&self) -> &Mutex<Option<(Instant, Readiness)>> {
+        &self.shared.readiness
+    }
+}

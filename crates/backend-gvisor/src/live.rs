@@ -1,0 +1,331 @@
+//! A sandbox of this process: what it is made of, what ended it, what it used.
+//!
+//! Everything here blocks for microseconds, but for [`Live::end`], which waits for processes to die.
+
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use backend::{Observation, SandboxId, SandboxLimit, Termination};
+use rustix::process::Pid;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    cgroup::Group,
+    identity,
+    log::Log,
+    observe::{self, Cause, InForce, Reading},
+    process::{self, Exit},
+    render::DISK_DIR,
+};
+
+/// How long killed processes may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// Files in the directory of the disk that are counted. An honest runsc makes one.
+const COUNTED_FILES: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: SandboxId,
+    /// Its directory on the host.
+    pub(crate) dir: PathBuf,
+    pub(crate) group: Group,
+    pub(crate) log: Log,
+    /// Rings when the watcher should look again.
+    pub(crate) changed: Notify,
+    ended: watch::Sender<Option<Termination>>,
+    step: Mutex<Step>,
+    fate: Mutex<Fate>,
+}
+
+/// How far its making has come. Held while it is made, so that nothing is removed under the maker's hands.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    /// It is to be removed: nothing may be made any more.
+    doomed: bool,
+    processes: Option<Arc<Processes>>,
+}
+
+/// What becomes of it.
+#[derive(Debug, Default)]
+struct Fate {
+    in_force: Option<InForce>,
+    reading: Reading,
+    /// The first limit that it was seen over, whatever ended it.
+    exceeded: Option<SandboxLimit>,
+    /// What ended it, if that was us.
+    cause: Option<Cause>,
+}
+
+/// The processes of a sandbox that can become this process's children.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    pid: Pid,
+    runsc: OwnedFd,
+    /// The first of its users on the host, if it has its own.
+    user: Option<u32>,
+    exit: Mutex<Option<Exit>>,
+    /// The children of runsc: the sentry, and the file server where there is one. They become ours when runsc dies
+    /// before them.
+    children: Mutex<Vec<(Pid, OwnedFd)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The state is whole between any two statements, so a panic elsewhere has left it usable.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Live {
+    pub(crate) fn new(id: SandboxId, dir: PathBuf, group: Group) -> Self {
+        Self {
+            id,
+            dir,
+            group,
+            log: Log::default(),
+            changed: Notify::new(),
+            ended: watch::Sender::new(None),
+            step: Mutex::default(),
+            fate: Mutex::default(),
+        }
+    }
+
+    /// The right to make it, unless it is to be removed already.
+    pub(crate) fn making(&self) -> io::Result<MutexGuard<'_, Step>> {
+        let step = lock(&self.step);
+        if step.doomed { Err(io::Error::other("the sandbox was removed while it was made")) } else { Ok(step) }
+    }
+
+    /// Its processes, once there are any.
+    pub(crate) fn processes(&self) -> Option<Arc<Processes>> {
+        lock(&self.step).processes.clone()
+    }
+
+    /// Forbids making it. Waits for a making that is under way.
+    pub(crate) fn doom(&self) {
+        let mut step = lock(&self.step);
+        step.doomed = true;
+        if step.processes.is_none() {
+            self.ended.send_replace(Some(Termination::Killed));
+        }
+    }
+
+    /// Puts a session's limits into force, as far as they are watched from here.
+    pub(crate) fn enforce(&self, in_force: InForce) {
+        lock(&self.fate).in_force = Some(in_force);
+        self.changed.notify_one();
+    }
+
+    /// Looks at it now. When it is over a limit for the first time, that is remembered, and it is what ends it unless
+    /// something else has.
+    pub(crate) fn look(&self) -> Look {
+        // After its end and the removal of its group, what was read last is what there is.
+        let counters = self.group.counters().ok();
+        let disk_bytes = disk_usage(&self.dir.join(DISK_DIR));
+        let mut fate = lock(&self.fate);
+        if let Some(counters) = counters {
+            let memory_peak = counters.memory_peak.max(fate.reading.counters.memory_peak);
+            let out_of_memory = counters.out_of_memory || fate.reading.counters.out_of_memory;
+            fate.reading.counters = crate::cgroup::Counters { memory_peak, out_of_memory, ..counters };
+        }
+        fate.reading.disk_bytes = disk_bytes;
+        let found = observe::overrun(fate.in_force.as_ref(), &fate.reading);
+        let is_first = found.is_some() && fate.exceeded.is_none();
+        if let Some(limit) = found.filter(|_| is_first) {
+            tracing::debug!(sandbox = %self.id, ?limit, "over a limit");
+            fate.exceeded = Some(limit);
+            fate.cause.get_or_insert(Cause::Exceeded(limit));
+        }
+        Look { exceeded: fate.exceeded, pause: observe::pause(fate.in_force.as_ref(), &fate.reading) }
+    }
+
+    /// Looks, and tells.
+    pub(crate) fn observation(&self) -> Observation {
+        let Look { exceeded, .. } = self.look();
+        let fate = lock(&self.fate);
+        Observation { usage: observe::usage(fate.in_force.as_ref(), &fate.reading), exceeded }
+    }
+
+    /// Remembers that somebody asked for its end, unless something else has ended it.
+    pub(crate) fn mark_killed(&self) {
+        self.look();
+        if self.termination().is_none() {
+            lock(&self.fate).cause.get_or_insert(Cause::Killed);
+        }
+    }
+
+    /// Ends every process of it, and lets go of those that had become ours. Blocks until they are gone.
+    pub(crate) fn end(&self) {
+        let processes = self.processes();
+        if let Some(processes) = &processes {
+            processes.muster(&self.group);
+        }
+        if !self.group.kill(KILL_PATIENCE) {
+            tracing::warn!(sandbox = %self.id, "processes are left that SIGKILL does not end");
+        }
+        if let Some(processes) = &processes {
+            processes.reap(&self.group);
+        }
+    }
+
+    /// Says how it ended, once. Blocks until its processes are gone.
+    pub(crate) fn finish(&self) {
+        // While the file behind the disk may still be there.
+        self.look();
+        self.end();
+        self.look();
+        let exit = self.processes().and_then(|processes| *lock(&processes.exit));
+        let termination = observe::termination(lock(&self.fate).cause, exit, &self.log.text());
+        tracing::debug!(sandbox = %self.id, ?termination, "sandbox ended");
+        self.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
+            ended.get_or_insert(termination);
+            is_first
+        });
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn termination(&self) -> Option<Termination> {
+        self.ended.borrow().clone()
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&self) -> Termination {
+        let mut ended = self.ended.subscribe();
+        let ended = ended.wait_for(Option::is_some).await.expect("the sender is a part of self");
+        ended.clone().expect("waited for")
+    }
+}
+
+impl Step {
+    /// Takes note of what was started.
+    pub(crate) fn started(&mut self, processes: Arc<Processes>) {
+        self.processes = Some(processes);
+    }
+}
+
+/// What a look has found.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    pub(crate) exceeded: Option<SandboxLimit>,
+    /// How long the next look may wait.
+    pub(crate) pause: Duration,
+}
+
+impl Processes {
+    pub(crate) fn new(pid: Pid, runsc: OwnedFd, user: Option<u32>) -> Self {
+        Self { pid, runsc, user, exit: Mutex::default(), children: Mutex::default() }
+    }
+
+    /// The descriptor of `runsc run`, whose end is the sandbox's end.
+    pub(crate) fn runsc(&self) -> &OwnedFd {
+        &self.runsc
+    }
+
+    /// Takes hold of runsc's children.
+    pub(crate) fn muster(&self, group: &Group) {
+        let us = rustix::process::getpid();
+        let mut children = lock(&self.children);
+        for pid in group.pids() {
+            if pid == self.pid || children.iter().any(|(known, _)| *known == pid) {
+                continue;
+            }
+            let Ok(child) = process::open(pid) else { continue };
+            // Looked at after taking hold: if the number was reused in between, what we hold is dead and not ours.
+            if process::parent(pid).is_some_and(|parent| parent == self.pid || parent == us) {
+                children.push((pid, child));
+            }
+        }
+    }
+
+    /// Lets go of those that have ended and are ours. A sandbox's processes only: see [`process`].
+    fn reap(&self, group: &Group) {
+        process::await_end(&self.runsc, KILL_PATIENCE);
+        if let Some(exit) = process::reap(&self.runsc) {
+            lock(&self.exit).get_or_insert(exit);
+        }
+        // Its children are ours now, if it has not waited for them itself.
+        for (_, child) in lock(&self.children).drain(..) {
+            process::await_end(&child, KILL_PATIENCE);
+            process::reap(&child);
+        }
+        // Whoever ended before it was taken hold of.
+        for dead in process::dead_children() {
+            let is_ours = self.user.is_some_and(|first| identity::is_of(first, dead.user));
+            if is_ours || group.is_unified_path_of(&dead.cgroups) {
+                dead.bury();
+            }
+        }
+    }
+}
+
+/// Bytes that the files in a directory take on the disk.
+fn disk_usage(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().take(COUNTED_FILES);
+    // Of the entry itself: nothing is followed.
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live() -> (tempfile::TempDir, Live) {
+        let root = tempfile::tempdir().unwrap();
+        let id = SandboxId::from_bits(3);
+        let cgroups = crate::cgroup::tests::fake(root.path(), &id);
+        let live = Live::new(id.clone(), root.path().join("sandbox"), cgroups.group(&id));
+        (root, live)
+    }
+
+    #[test]
+    fn nothing_is_made_of_what_is_to_be_removed() {
+        let (_root, live) = live();
+        drop(live.making().unwrap());
+        live.doom();
+        assert!(live.making().is_err());
+        assert_eq!(live.termination(), Some(Termination::Killed));
+    }
+
+    #[test]
+    fn the_first_limit_stays_and_the_first_cause_stays() {
+        let (root, live) = live();
+        live.mark_killed();
+        crate::cgroup::tests::run_out_of_memory(root.path(), &live.id);
+        assert_eq!(live.look().exceeded, Some(SandboxLimit::Memory));
+        assert_eq!(lock(&live.fate).cause, Some(Cause::Killed));
+        assert_eq!(live.observation().exceeded, Some(SandboxLimit::Memory));
+    }
+
+    #[test]
+    fn an_overrun_that_nobody_has_seen_yet_goes_before_the_kill() {
+        let (root, live) = live();
+        crate::cgroup::tests::run_out_of_memory(root.path(), &live.id);
+        live.mark_killed();
+        assert_eq!(lock(&live.fate).cause, Some(Cause::Exceeded(SandboxLimit::Memory)));
+    }
+
+    #[test]
+    fn accounting_outlives_the_group() {
+        let (root, live) = live();
+        let before = live.observation();
+        assert!(before.usage.memory_peak_bytes > 0);
+        fs::remove_dir_all(root.path().join(live.id.as_str())).unwrap();
+        assert_eq!(live.observation(), before);
+    }
+
+    #[test]
+    fn the_disk_is_counted_in_blocks_and_without_following_links() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a"), vec![1; 100_000]).unwrap();
+        let plain = disk_usage(root.path());
+        assert!(plain >= 100_000);
+        std::os::unix::fs::symlink("/usr", root.path().join("b")).unwrap();
+        fs::File::create(root.path().join("sparse")).unwrap().set_len(1 << 30).unwrap();
+        assert_eq!(disk_usage(root.path()), plain);
+    }
+}

@@ -1,0 +1,252 @@
+//! Opening the backend: what it needs is looked for, and a sandbox is booted, before any session depends on it.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use backend::{PrepareError, SessionBackend as _, Shape};
+use model::Language;
+use rustix::fs::FlockOperation;
+
+use crate::{
+    CgroupError, Gvisor, GvisorConfig, ImageError, Inner,
+    capabilities::{self, Found, RunAs},
+    cgroup::Cgroups,
+    identity::Users,
+    image::Image,
+    launch::Launcher,
+    payload,
+};
+
+/// How long `runsc --version` may take.
+const VERSION_PATIENCE: Duration = Duration::from_secs(5);
+/// The disk of the sandbox that is booted to see whether it works.
+const TRIAL_DISK_BYTES: u64 = 1024 * 1024;
+
+/// Why the backend cannot be used on this host.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Namespaces, users and cgroups are root's to give.
+    #[error("the gvisor backend must run as root")]
+    NotRoot,
+    /// The name would not be a safe part of a path.
+    #[error("instance {0:?} is not 1 to 16 hexadecimal digits")]
+    Instance(String),
+    /// There is no image to boot.
+    #[error("no image; build one first")]
+    NoImage,
+    /// An image cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// `runsc` does not run.
+    #[error("{} does not work as runsc: {reason}", path.display())]
+    Runsc {
+        /// Which one.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// The directory of this instance cannot be used.
+    #[error("{step} in {}", path.display())]
+    StateDir {
+        /// What was tried.
+        step: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has this instance.
+    #[error("another server uses {}", .0.display())]
+    InUse(PathBuf),
+    /// There is no place for our cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The process could not be set up.
+    #[error("{step}")]
+    Process {
+        /// What was tried.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// A sandbox was tried and does not boot.
+    #[error("a trial sandbox does not boot")]
+    Boot(#[source] PrepareError),
+}
+
+impl Gvisor {
+    /// Opens the backend: checks what it needs, installs the runner, boots a sandbox and removes it again.
+    ///
+    /// Makes this process the child subreaper of its descendants, for good.
+    pub async fn open(config: GvisorConfig) -> Result<Self, OpenError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(OpenError::NotRoot);
+        }
+        check_instance(&config.instance)?;
+        let runsc_version = runsc_version(&config.runsc).await?;
+        let images: Vec<_> = config.images.iter().map(Image::open).collect::<Result<_, _>>()?;
+        if images.is_empty() {
+            return Err(OpenError::NoImage);
+        }
+        let (state_dir, lock) = take_state_dir(&config.state_dir)?;
+        let at = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::StateDir { step, path, source }
+        };
+        let runner = payload::install(&state_dir, backend::payload::RUNNER).map_err(at("install runner", &state_dir))?;
+        let sandboxes = state_dir.join("sandboxes");
+        fs::create_dir_all(&sandboxes).map_err(at("create directory", &sandboxes))?;
+        let cgroups = Cgroups::find(config.cgroup_parent.as_deref(), &config.instance)?;
+        let process = |step| move |source: io::Error| OpenError::Process { step, source };
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|errno| process("become child subreaper")(errno.into()))?;
+        let random = crate::random().map_err(process("get random bytes"))?;
+        let names: Vec<String> = images.iter().map(|image| image.name.clone()).collect();
+        let cgroup = cgroups.version();
+        let inner = Arc::new(Inner {
+            sandboxes,
+            images: images.into_iter().map(Arc::new).collect(),
+            runner,
+            cgroups,
+            launcher: Launcher::start().map_err(process("start thread"))?,
+            users: Users::starting_at(u32::from_ne_bytes(random)),
+            run_as: Mutex::new(RunAs::OwnUsers),
+            live: Mutex::default(),
+            _lock: lock,
+            config,
+        });
+        let platform = inner.config.platform;
+        let record = |run_as| {
+            let found = Found { runsc_version: &runsc_version, platform, run_as, cgroup, images: &names };
+            capabilities::capabilities(&found)
+        };
+        let mut gvisor = Self { capabilities: record(RunAs::OwnUsers), inner };
+        let run_as = gvisor.choose_run_as(&names[0]).await?;
+        gvisor.capabilities = record(run_as);
+        tracing::info!(runsc = %runsc_version, %platform, ?run_as, cgroup, "gvisor backend is ready");
+        Ok(gvisor)
+    }
+
+    /// Boots the default image as users of its own, and if that is refused the way that works everywhere.
+    async fn choose_run_as(&self, image: &str) -> Result<RunAs, OpenError> {
+        let Err(refused) = self.trial(image).await else { return Ok(RunAs::OwnUsers) };
+        *self.inner.run_as.lock().expect("nobody else has it yet") = RunAs::Nobody;
+        match self.trial(image).await {
+            Ok(()) => {
+                tracing::warn!(error = %chain(&refused), "sandboxes cannot have users of their own here");
+                Ok(RunAs::Nobody)
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&refused), "the first try");
+                Err(OpenError::Boot(error))
+            }
+        }
+    }
+
+    async fn trial(&self, image: &str) -> Result<(), PrepareError> {
+        let shape = Shape { image: image.to_owned(), language: Language::Python, disk_bytes: TRIAL_DISK_BYTES };
+        let prepared = self.prepare(&shape).await?;
+        match self.destroy(&prepared.id).await {
+            Ok(residue) if residue.is_none() => {}
+            Ok(residue) => tracing::warn!(?residue, "the trial sandbox left something"),
+            Err(error) => tracing::warn!(%error, "the trial sandbox is left"),
+        }
+        Ok(())
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn check_instance(instance: &str) -> Result<(), OpenError> {
+    let valid = (1..=16).contains(&instance.len()) && instance.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if valid { Ok(()) } else { Err(OpenError::Instance(instance.to_owned())) }
+}
+
+/// Makes the directory, for root alone, and locks it.
+fn take_state_dir(path: &Path) -> Result<(PathBuf, File), OpenError> {
+    let at = |step| move |source| OpenError::StateDir { step, path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create directory"))?;
+    let path = fs::canonicalize(path).map_err(at("find directory"))?;
+    let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(at("create lock"))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok((path, lock)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(path)),
+        Err(errno) => Err(OpenError::StateDir { step: "lock", path, source: errno.into() }),
+    }
+}
+
+/// The version that `runsc` says it is.
+pub(crate) async fn runsc_version(runsc: &Path) -> Result<String, OpenError> {
+    let failed = |reason: String| OpenError::Runsc { path: runsc.to_owned(), reason };
+    let mut command = tokio::process::Command::new(runsc);
+    command.arg("--version").env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(VERSION_PATIENCE, command.output()).await;
+    let output = output.map_err(|_| failed(format!("no answer within {VERSION_PATIENCE:?}")))?;
+    let output = output.map_err(|error| failed(error.to_string()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.lines().next().and_then(|line| line.strip_prefix("runsc version ")) {
+        Some(version) if output.status.success() => Ok(version.trim().chars().take(64).collect()),
+        _ => Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_is_a_safe_part_of_a_path() {
+        check_instance("0123abCDef").unwrap();
+        for bad in ["", "../a", "0123456789abcdef0", "xyz", "a b"] {
+            assert!(matches!(check_instance(bad), Err(OpenError::Instance(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_state_dir_is_private_and_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let first = take_state_dir(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(matches!(take_state_dir(&path), Err(OpenError::InUse(_))));
+        drop(first);
+        take_state_dir(&path).unwrap();
+    }
+
+    async fn version_of(script: &str) -> Result<String, OpenError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runsc");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        runsc_version(&path).await
+    }
+
+    #[tokio::test]
+    async fn runsc_is_what_says_that_it_is() {
+        let version = version_of("#!/bin/sh\necho runsc version release-20240729.0\necho spec: 1.2.0\n").await.unwrap();
+        assert_eq!(version, "release-20240729.0");
+        assert!(matches!(version_of("#!/bin/sh\necho hello\n").await, Err(OpenError::Runsc { .. })));
+        let error = version_of("#!/bin/sh\necho broken >&2; exit 3\n").await.unwrap_err();
+        assert!(error.to_string().contains("broken"), "{error}");
+    }
+}

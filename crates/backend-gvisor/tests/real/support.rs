@@ -1,0 +1,200 @@
+//! A backend on this host for a test, and a program run in it through the frames.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use backend::{
+    Observation, Residue, SandboxId, SandboxSpec, SessionBackend as _, Shape, Termination,
+    channel::{Receiver, Sender},
+};
+use backend_gvisor::{Gvisor, GvisorConfig, ImageRef, find_runsc};
+use model::{Language, limits::Limits};
+use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
+
+pub(crate) const MIB: u64 = 1024 * 1024;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a real sandbox needs and this host may lack.
+pub(crate) fn requirements() -> Result<(PathBuf, PathBuf), &'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("root");
+    }
+    let runsc = find_runsc().ok_or("runsc in PATH or ENCLAVE_RUNSC")?;
+    let named = std::env::var_os("ENCLAVE_TEST_IMAGE").map(PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let usual = cache.map(|cache| cache.join("enclave/images/default/root.erofs"));
+    let image = named.or(usual).filter(|image| image.exists());
+    Ok((runsc, image.ok_or("an image in the cache or ENCLAVE_TEST_IMAGE")?))
+}
+
+/// A backend with a state directory of its own.
+pub(crate) struct Host {
+    pub(crate) gvisor: Arc<Gvisor>,
+    pub(crate) config: GvisorConfig,
+    pub(crate) state: tempfile::TempDir,
+}
+
+pub(crate) fn config(runsc: PathBuf, image: PathBuf, state: PathBuf) -> GvisorConfig {
+    let mut random = [0; 6];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).unwrap();
+    let instance = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut config = GvisorConfig::new(runsc, state, instance);
+    config.images.push(ImageRef { name: "default".into(), root: image });
+    config
+}
+
+/// Opens a backend, or prints why the test is skipped.
+pub(crate) async fn host(test: &str) -> Option<Host> {
+    match requirements() {
+        Ok((runsc, image)) => {
+            let state = tempfile::tempdir().unwrap();
+            let config = config(runsc, image, state.path().join("gvisor"));
+            let gvisor = Gvisor::open(config.clone()).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+            Some(Host { gvisor: Arc::new(gvisor), config, state })
+        }
+        Err(missing) => {
+            println!("SKIP {test}: {missing}");
+            None
+        }
+    }
+}
+
+/// A program to run.
+pub(crate) struct Program {
+    pub(crate) language: Language,
+    pub(crate) code: String,
+    pub(crate) limits: Limits,
+}
+
+pub(crate) fn python(code: &str) -> Program {
+    Program { language: Language::Python, code: code.into(), limits: Limits::default() }
+}
+
+pub(crate) fn node(code: &str) -> Program {
+    Program { language: Language::Node, code: code.into(), limits: Limits::default() }
+}
+
+impl Program {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { image: "default".into(), language: self.language, disk_bytes: self.limits.disk_bytes }
+    }
+}
+
+/// A program that runs.
+pub(crate) struct Running {
+    pub(crate) id: SandboxId,
+    pub(crate) sender: Sender,
+    pub(crate) receiver: Receiver,
+}
+
+/// What was seen of a program.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) results: Vec<String>,
+    pub(crate) exceeded: Vec<GuestLimit>,
+    pub(crate) exit: Option<i32>,
+    pub(crate) fault: Option<String>,
+}
+
+/// All that is known at the end.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) seen: Seen,
+    /// None when the program ended before the sandbox.
+    pub(crate) termination: Option<Termination>,
+    pub(crate) observation: Observation,
+    pub(crate) took: Duration,
+}
+
+impl Host {
+    pub(crate) async fn start(&self, program: &Program) -> Running {
+        let prepared = self.gvisor.prepare(&program.shape()).await.unwrap();
+        let spec = SandboxSpec { limits: program.limits };
+        let sandbox = self.gvisor.assign(prepared, &spec).await.unwrap();
+        let (mut sender, receiver) = sandbox.channel.assign("ses_1");
+        let start = Start {
+            session_id: "ses_1".into(),
+            language: match program.language {
+                Language::Python => protocol::Language::Python,
+                Language::Node => protocol::Language::Node,
+            },
+            code: program.code.clone(),
+            args: Vec::new(),
+            env: Vec::new(),
+            pids: program.limits.pids,
+            output_bytes: program.limits.output_bytes,
+        };
+        sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
+        Running { id: sandbox.id, sender, receiver }
+    }
+
+    /// Runs a program to the end of it or of its sandbox, and destroys the sandbox.
+    pub(crate) async fn run(&self, program: &Program) -> Ended {
+        let began = Instant::now();
+        let mut running = self.start(program).await;
+        let mut seen = Seen::default();
+        let termination = tokio::time::timeout(PATIENCE, self.follow(&mut running, &mut seen)).await;
+        let termination = termination.unwrap_or_else(|_| panic!("it does not end: {seen:?}"));
+        let observation = self.gvisor.observe(&running.id).await.unwrap();
+        let took = began.elapsed();
+        self.reclaim(&running.id).await;
+        Ended { seen, termination, observation, took }
+    }
+
+    async fn follow(&self, running: &mut Running, seen: &mut Seen) -> Option<Termination> {
+        let wait = self.gvisor.wait(&running.id);
+        tokio::pin!(wait);
+        let mut termination = None;
+        loop {
+            tokio::select! {
+                ended = &mut wait, if termination.is_none() => termination = Some(ended.unwrap()),
+                frame = running.receiver.next() => match frame {
+                    Ok(Some(frame)) => {
+                        let last = matches!(frame, GuestFrame::Exited { .. } | GuestFrame::Fault { .. });
+                        seen.take(frame);
+                        if last {
+                            return termination;
+                        }
+                    }
+                    Ok(None) | Err(_) => {
+                        return Some(match termination {
+                            Some(termination) => termination,
+                            None => wait.await.unwrap(),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn reclaim(&self, id: &SandboxId) {
+        assert_eq!(self.gvisor.destroy(id).await.unwrap(), Residue::none());
+        assert!(!self.gvisor.list().await.unwrap().contains(id));
+    }
+}
+
+impl Seen {
+    fn take(&mut self, frame: GuestFrame) {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        match frame {
+            GuestFrame::Output { stream: Stream::Stdout, data } => self.stdout += &text(data),
+            GuestFrame::Output { stream: Stream::Stderr, data } => self.stderr += &text(data),
+            GuestFrame::Result { json } => self.results.push(text(json)),
+            GuestFrame::Exceeded { limit } => self.exceeded.push(limit),
+            GuestFrame::Exited { exit, .. } => self.exit = Some(exit.code()),
+            GuestFrame::Fault { message } => self.fault = Some(message),
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The model runner: speaks the real protocol over an in-memory pipe, and plays a [`Program`] instead of running one.
+
+use std::{
+    convert::Infallible,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use model::Language;
+use protocol::{
+    Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FRAME_BYTES, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, Start,
+    Stream, VERSION,
+};
+use tokio::io::{AsyncReadExt, DuplexStream};
+
+use super::{
+    inside,
+    outbox::Outbox,
+    program::{Instruction, Misbehaviour, Program},
+    sandbox::Sandbox,
+};
+use crate::{SandboxLimit, Termination};
+
+/// Results sent while a program runs; of more than that only the last one is.
+const LIVE_RESULTS: u32 = 500;
+/// Filler of a flood, a line at a time.
+const FILLER: [u8; 64] = *b"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n";
+
+/// Why a runner is done before its program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It went away, or the host did.
+    Gone,
+    /// The program went over a limit that is watched from outside.
+    Over(SandboxLimit),
+}
+
+/// One sandbox's runner.
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub(super) sandbox: Arc<Sandbox>,
+    pub(super) language: Language,
+    pub(super) from_host: DuplexStream,
+    pub(super) outbox: Outbox,
+    pub(super) seed: u64,
+}
+
+impl Runner {
+    /// Says hello.
+    pub(super) async fn greet(&mut self) -> Result<(), Stop> {
+        self.outbox.say(&GuestFrame::Hello { version: VERSION }).await?;
+        self.outbox.flush().await
+    }
+
+    /// Runs until nothing of the sandbox runs any more.
+    pub(super) async fn run(mut self) {
+        let Err(stop) = self.serve().await;
+        self.sandbox.end(match stop {
+            Stop::Gone => Termination::Exited,
+            Stop::Over(limit) => Termination::Exceeded(limit),
+        });
+    }
+
+    /// Waits as a runner that never says a word does.
+    pub(super) async fn keep_silent(mut self) {
+        while self.from_host.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+        self.sandbox.end(Termination::Exited);
+    }
+
+    async fn serve(&mut self) -> Result<Infallible, Stop> {
+        let start = self.start().await?;
+        let own = match self.language {
+            Language::Python => protocol::Language::Python,
+            Language::Node => protocol::Language::Node,
+        };
+        if start.language != own {
+            let (own, other) = (own.as_str(), start.language.as_str());
+            let message = format!("this sandbox was prepared for {own}, the program is for {other}");
+            return fault(&mut self.outbox, message).await;
+        }
+        let mut salt = DefaultHasher::new();
+        (self.seed, &start.code).hash(&mut salt);
+        self.sandbox.vary(salt.finish());
+        self.outbox.allow(start.output_bytes);
+
+        let program = Program::read(&start.code, self.language);
+        let mut unexpected = [0; 16];
+        let mut play = Play {
+            outbox: &mut self.outbox,
+            sandbox: &self.sandbox,
+            processes: inside::processes(self.language),
+            language: self.language,
+            start: &start,
+            started: false,
+            results: 0,
+            last_result: None,
+        };
+        tokio::select! {
+            biased;
+            read = self.from_host.read(&mut unexpected) => match read {
+                Ok(0) | Err(_) => Err(Stop::Gone),
+                Ok(_) => {
+                    drop(play);
+                    fault(&mut self.outbox, "the host started a second program".to_owned()).await
+                }
+            },
+            stop = play.run(&program) => stop,
+        }
+    }
+
+    async fn start(&mut self) -> Result<Start, Stop> {
+        let mut decoder = Decoder::new();
+        let mut buffer = [0; 2048];
+        loop {
+            let read = self.from_host.read(&mut buffer).await.map_err(|_| Stop::Gone)?;
+            if read == 0 {
+                return Err(Stop::Gone);
+            }
+            decoder.push(&buffer[..read]);
+            match decoder.next_frame::<HostFrame>() {
+                Ok(Some(HostFrame::Start(start))) => return Ok(*start),
+                Ok(None) => {}
+                Err(error) => match fault(&mut self.outbox, format!("from the host: {error}")).await? {},
+            }
+        }
+    }
+}
+
+async fn fault(outbox: &mut Outbox, message: String) -> Result<Infallible, Stop> {
+    outbox.say(&GuestFrame::Fault { message }).await?;
+    outbox.flush().await?;
+    Err(Stop::Gone)
+}
+
+/// A program that is being played.
+struct Play<'a> {
+    outbox: &'a mut Outbox,
+    sandbox: &'a Sandbox,
+    language: Language,
+    start: &'a Start,
+    started: bool,
+    processes: u32,
+    results: u32,
+    last_result: Option<Vec<u8>>,
+}
+
+impl Play<'_> {
+    async fn run(&mut self, program: &Program) -> Result<Infallible, Stop> {
+        let exit = self.play(program).await?;
+        self.confirm().await?;
+        if let Some(json) = self.last_result.take() {
+            self.outbox.say(&GuestFrame::Result { json }).await?;
+        }
+        let session_id = self.start.session_id.clone();
+        self.outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
+        self.outbox.flush().await?;
+        Err(Stop::Gone)
+    }
+
+    /// Says that the program runs. Done as late as possible: a misbehaviour that comes first comes before that.
+    async fn confirm(&mut self) -> Result<(), Stop> {
+        if self.started {
+            return Ok(());
+        }
+        self.started = true;
+        self.outbox.say(&GuestFrame::Started { session_id: self.start.session_id.clone() }).await
+    }
+
+    async fn play(&mut self, program: &Program) -> Result<Exit, Stop> {
+        let mut at = 0;
+        loop {
+            let Some(instruction) = program.instructions.get(at) else {
+                let Some(again) = program.again else { return Ok(Exit::Code(0)) };
+                at = again;
+                continue;
+            };
+            at += 1;
+            if !matches!(instruction, Instruction::Frame(_)) {
+                self.confirm().await?;
+            }
+            if let Some(exit) = self.step(instruction).await? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    async fn step(&mut self, instruction: &Instruction) -> Result<Option<Exit>, Stop> {
+        match instruction {
+            Instruction::Write(stream, data) => self.outbox.output(*stream, data).await?,
+            Instruction::Flood(stream, bytes) => self.flood(*stream, *bytes).await?,
+            Instruction::Sleep(duration) => {
+                self.outbox.flush().await?;
+                tokio::time::sleep(*duration).await;
+            }
+            Instruction::Cpu(cpu) => self.burn(*cpu).await?,
+            Instruction::Memory(bytes) => self.within(self.sandbox.allocate(*bytes)).await?,
+            Instruction::Disk(bytes) => self.within(self.sandbox.fill(*bytes)).await?,
+            Instruction::Fork(count) | Instruction::Threads(count) => self.multiply(*count).await?,
+            Instruction::Result(json) => return self.result(json.clone()).await,
+            Instruction::Mirror => return self.result(inside::mirror(self.start)).await,
+            Instruction::Exit(code) => return Ok(Some(Exit::Code(*code))),
+            Instruction::Signal(signal) => return Ok(Some(Exit::Signal(*signal))),
+            Instruction::Raise { text, line } => return self.raise(text, *line).await,
+            Instruction::Connect(reach, to) => {
+                self.outbox.output(Stream::Stdout, inside::connect(*reach, to).as_bytes()).await?;
+            }
+            Instruction::Read(path) => {
+                self.outbox.output(Stream::Stdout, inside::read(path).as_bytes()).await?;
+            }
+            Instruction::Hang => self.outbox.hang().await?,
+            Instruction::Frame(misbehaviour) => self.misbehave(*misbehaviour).await?,
+        }
+        Ok(None)
+    }
+
+    async fn flood(&mut self, stream: Stream, bytes: u64) -> Result<(), Stop> {
+        let block = FILLER.repeat(OUTPUT_CHUNK_BYTES / FILLER.len());
+        let mut left = bytes;
+        while left > 0 {
+            let now = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
+            self.outbox.output(stream, &block[..now]).await?;
+            left -= now as u64;
+        }
+        Ok(())
+    }
+
+    async fn burn(&mut self, cpu: Option<Duration>) -> Result<(), Stop> {
+        self.outbox.flush().await?;
+        let burning = self.sandbox.ignite(cpu);
+        match burning.wall {
+            Some(wall) => tokio::time::sleep(wall).await,
+            None => std::future::pending().await,
+        }
+        self.within(self.sandbox.burnt_out(burning)).await
+    }
+
+    /// What the program has written until a limit ends it is still seen.
+    async fn within(&mut self, taken: Result<(), SandboxLimit>) -> Result<(), Stop> {
+        match taken {
+            Ok(()) => Ok(()),
+            Err(limit) => {
+                self.outbox.flush().await?;
+                Err(Stop::Over(limit))
+            }
+        }
+    }
+
+    async fn multiply(&mut self, count: u32) -> Result<(), Stop> {
+        self.processes = self.processes.saturating_add(count);
+        if self.processes <= self.start.pids {
+            return Ok(());
+        }
+        // It goes on trying; ending it is the host's part.
+        self.outbox.say(&GuestFrame::Exceeded { limit: GuestLimit::Pids }).await?;
+        self.outbox.hang().await
+    }
+
+    async fn result(&mut self, json: Vec<u8>) -> Result<Option<Exit>, Stop> {
+        if json.len() > MAX_RESULT_BYTES {
+            let why = format!("enclave.result: {} bytes of JSON, at most {MAX_RESULT_BYTES} are allowed", json.len());
+            let kind = match self.language {
+                Language::Python => "ValueError",
+                Language::Node => "RangeError",
+            };
+            return self.raise(&format!("{kind}: {why}"), 1).await;
+        }
+        if self.results < LIVE_RESULTS {
+            self.results += 1;
+            self.outbox.say(&GuestFrame::Result { json }).await?;
+        } else {
+            self.last_result = Some(json);
+        }
+        Ok(None)
+    }
+
+    async fn raise(&mut self, text: &str, line: usize) -> Result<Option<Exit>, Stop> {
+        self.outbox.output(Stream::Stderr, inside::trace(self.language, text, line).as_bytes()).await?;
+        Ok(Some(Exit::Code(1)))
+    }
+
+    async fn misbehave(&mut self, how: Misbehaviour) -> Result<(), Stop> {
+        let session_id = self.start.session_id.clone();
+        match how {
+            Misbehaviour::Garbage => self.outbox.babble(&[0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff]).await,
+            Misbehaviour::Oversized => {
+                let len = u32::try_from(MAX_FRAME_BYTES).expect("the limit fits into the prefix") + 1;
+                self.outbox.babble(&len.to_be_bytes()).await
+            }
+            Misbehaviour::WrongOrder if self.started => self.outbox.say(&GuestFrame::Started { session_id }).await,
+            Misbehaviour::WrongOrder => self.outbox.say(&GuestFrame::Exited { session_id, exit: Exit::Code(0) }).await,
+            Misbehaviour::OtherSession if self.started => {
+                let session_id = format!("{session_id}0");
+                self.outbox.say(&GuestFrame::Exited { session_id, exit: Exit::Code(0) }).await
+            }
+            Misbehaviour::OtherSession => {
+                let session_id = format!("{session_id}0");
+                self.outbox.say(&GuestFrame::Started { session_id }).await
+            }
+            Misbehaviour::HelloAgain => self.outbox.say(&GuestFrame::Hello { version: VERSION }).await,
+            Misbehaviour::Excessive => {
+                self.confirm().await?;
+                let data = vec![b'x'; OUTPUT_CHUNK_BYTES + 1];
+                self.outbox.say(&GuestFrame::Output { stream: Stream::Stdout, data }).await
+            }
+            Misbehaviour::Silent => self.outbox.hang().await,
+            Misbehaviour::Die => {
+                self.outbox.babble(&[0, 0, 1, 0, 2]).await?;
+                Err(Stop::Gone)
+            }
+        }
+    }
+}

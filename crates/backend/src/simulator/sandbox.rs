@@ -1,0 +1,115 @@
+//! One modelled sandbox: its accounting, its end, and who waits for that.
+
+use std::{
+    future::Future,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use model::limits::Limits;
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+
+use super::meter::{Burning, Meter};
+use crate::{Observation, SandboxLimit, Termination};
+
+/// Shared by the simulator, which answers for it, and the model of its runner.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    state: Mutex<State>,
+    ended: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    meter: Meter,
+    termination: Option<Termination>,
+    runner: Option<AbortHandle>,
+}
+
+/// The sandbox has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended;
+
+impl Sandbox {
+    pub(super) fn new(meter: Meter) -> Self {
+        let state = State { meter, termination: None, runner: None };
+        Self { state: Mutex::new(state), ended: Notify::new() }
+    }
+
+    /// Starts the model of the runner, unless the sandbox was ended before it had one.
+    pub(super) fn start(&self, runner: impl Future<Output = ()> + Send + 'static) -> Result<(), Ended> {
+        let mut state = self.state();
+        if state.termination.is_some() {
+            return Err(Ended);
+        }
+        state.runner = Some(tokio::spawn(runner).abort_handle());
+        Ok(())
+    }
+
+    /// Puts limits into force.
+    pub(super) fn limit(&self, limits: &Limits) -> Result<(), Ended> {
+        let mut state = self.state();
+        if state.termination.is_some() {
+            return Err(Ended);
+        }
+        state.meter.limit(limits);
+        Ok(())
+    }
+
+    /// Notes how it ended; the first end stays.
+    pub(super) fn end(&self, termination: Termination) {
+        let mut state = self.state();
+        if state.termination.is_none() {
+            state.meter.freeze(Instant::now());
+            state.termination = Some(termination);
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Ends it from outside.
+    pub(super) fn kill(&self, termination: Termination) {
+        self.end(termination);
+        if let Some(runner) = self.state().runner.take() {
+            runner.abort();
+        }
+    }
+
+    /// Resolves with how it ended.
+    pub(super) async fn wait(&self) -> Termination {
+        loop {
+            // Made before looking: an end after the look wakes it.
+            let ended = self.ended.notified();
+            if let Some(termination) = &self.state().termination {
+                return termination.clone();
+            }
+            ended.await;
+        }
+    }
+
+    pub(super) fn observe(&self) -> Observation {
+        self.state().meter.observe(Instant::now())
+    }
+
+    pub(super) fn vary(&self, salt: u64) {
+        self.state().meter.vary(salt);
+    }
+
+    pub(super) fn allocate(&self, bytes: u64) -> Result<(), SandboxLimit> {
+        self.state().meter.allocate(bytes)
+    }
+
+    pub(super) fn fill(&self, bytes: u64) -> Result<(), SandboxLimit> {
+        self.state().meter.fill(bytes)
+    }
+
+    pub(super) fn ignite(&self, cpu: Option<std::time::Duration>) -> Burning {
+        self.state().meter.ignite(cpu, Instant::now())
+    }
+
+    pub(super) fn burnt_out(&self, burning: Burning) -> Result<(), SandboxLimit> {
+        self.state().meter.burnt_out(burning)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

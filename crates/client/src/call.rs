@@ -1,0 +1,136 @@
+//! One request and its answer, repeated where that is safe.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Method, RequestBuilder, Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderMap},
+};
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::{Client, ClientError, Retry, retry};
+
+/// The largest answer that is read. A page of sessions with every field at its bound is smaller.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// How much of an answer that is not the API's is shown.
+const EXCERPT_CHARS: usize = 200;
+/// How long an answer may take that does not wait for anything.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A request as data, so that it can be sent again.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) timeout: Duration,
+    pub(crate) retry: Retry,
+}
+
+/// An answer that was read to its end.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Client {
+    /// A request to the path made of these segments below the base URL.
+    pub(crate) fn call(&self, method: Method, segments: &[&str]) -> Call {
+        Call {
+            method,
+            url: self.url(segments),
+            body: None,
+            idempotency_key: None,
+            timeout: PATIENCE,
+            retry: self.retry,
+        }
+    }
+
+    pub(crate) fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("http URLs have a path").pop_if_empty().extend(segments);
+        url
+    }
+
+    /// Sends it, and reads a successful answer as `T`.
+    pub(crate) async fn fetch<T: DeserializeOwned>(&self, call: &Call, what: &'static str) -> Result<T, ClientError> {
+        let answer = self.answer(call).await?;
+        if answer.status.is_success() { answer.read(what) } else { Err(answer.refusal()) }
+    }
+
+    /// Sends it until there is an answer that another try would not better.
+    pub(crate) async fn answer(&self, call: &Call) -> Result<Answer, ClientError> {
+        for attempt in 1.. {
+            let outcome = self.once(call).await;
+            let asked = match &outcome {
+                Ok(answer) if retry::may_pass(answer.status) => retry::retry_after(&answer.headers),
+                Err(error) if retry::is_connection(error) => None,
+                Ok(_) | Err(_) => return outcome,
+            };
+            match call.retry.pause(attempt, asked) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return outcome,
+            }
+        }
+        unreachable!("the pauses end before the numbers do")
+    }
+
+    async fn once(&self, call: &Call) -> Result<Answer, ClientError> {
+        let response = call.request(self).send().await.map_err(transport)?;
+        Answer::of(response).await
+    }
+}
+
+impl Call {
+    fn request(&self, client: &Client) -> RequestBuilder {
+        let mut request = client.http.request(self.method.clone(), self.url.clone()).timeout(self.timeout);
+        if let Some(body) = &self.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        if let Some(key) = &self.idempotency_key {
+            request = request.header("Idempotency-Key", key);
+        }
+        request
+    }
+}
+
+impl Answer {
+    /// Reads the rest of a response, within bounds.
+    pub(crate) async fn of(mut response: Response) -> Result<Self, ClientError> {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(transport)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(ClientError::TooLarge { what: "the answer", limit: MAX_ANSWER_BYTES });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Self { status, headers, body: body.freeze() })
+    }
+
+    pub(crate) fn read<T: DeserializeOwned>(&self, what: &'static str) -> Result<T, ClientError> {
+        serde_json::from_slice(&self.body).map_err(|source| ClientError::Decode { what, source: Some(source) })
+    }
+
+    /// The answer as an error.
+    pub(crate) fn refusal(&self) -> ClientError {
+        if let Ok(problem) = serde_json::from_slice(&self.body) {
+            return ClientError::Problem(Box::new(problem));
+        }
+        let text = String::from_utf8_lossy(&self.body);
+        let excerpt = text.chars().take(EXCERPT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        ClientError::Unexpected { status: self.status.as_u16(), excerpt }
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        retry::retry_after(&self.headers)
+    }
+}
+
+/// The URL is left out of the message: callers know it, and logs need not.
+pub(crate) fn transport(error: reqwest::Error) -> ClientError {
+    ClientError::Transport(error.without_url())
+}

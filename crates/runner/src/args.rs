@@ -1,0 +1,105 @@
+//! The command line. Parsed by hand: three options do not earn a dependency in every sandbox.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use protocol::Language;
+
+/// What is printed after a mistake.
+pub(crate) const USAGE: &str =
+    "usage: enclave-runner --language python|node [--cgroup DIR] [--disk DIR] [--workspace DIR]";
+
+/// What the backend asked for. An option that is given is a demand: what cannot be had is a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Args {
+    /// The language host to start ahead.
+    pub(crate) language: Language,
+    /// A pids cgroup that this process may write; the workload gets a child of it.
+    pub(crate) cgroup: Option<PathBuf>,
+    /// One size-bounded file system to put the workspace, /tmp and /dev/shm on.
+    pub(crate) disk: Option<PathBuf>,
+    /// The working directory of the program.
+    pub(crate) workspace: PathBuf,
+}
+
+/// Why the command line makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ArgsError {
+    /// No `--language`.
+    NoLanguage,
+    /// A language that there is no host for.
+    UnknownLanguage(OsString),
+    /// An option without its value.
+    NoValue(OsString),
+    /// Something else.
+    Unknown(OsString),
+}
+
+impl std::fmt::Display for ArgsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoLanguage => write!(f, "--language is required"),
+            Self::UnknownLanguage(name) => write!(f, "no language host for {}", name.display()),
+            Self::NoValue(option) => write!(f, "{} needs a value", option.display()),
+            Self::Unknown(word) => write!(f, "unknown option {}", word.display()),
+        }
+    }
+}
+
+impl Args {
+    /// Parses what follows the program's name.
+    pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, ArgsError> {
+        let mut words = words.into_iter();
+        let (mut language, mut cgroup, mut disk, mut workspace) = (None, None, None, PathBuf::from("/workspace"));
+        while let Some(option) = words.next() {
+            let known = ["--language", "--cgroup", "--disk", "--workspace"];
+            let Some(name) = option.to_str().filter(|name| known.contains(name)) else {
+                return Err(ArgsError::Unknown(option));
+            };
+            let value = words.next().ok_or_else(|| ArgsError::NoValue(option.clone()))?;
+            match name {
+                "--language" => language = Some(self::language(value)?),
+                "--cgroup" => cgroup = Some(value.into()),
+                "--disk" => disk = Some(value.into()),
+                _ => workspace = value.into(),
+            }
+        }
+        Ok(Self { language: language.ok_or(ArgsError::NoLanguage)?, cgroup, disk, workspace })
+    }
+}
+
+fn language(value: OsString) -> Result<Language, ArgsError> {
+    [Language::Python, Language::Node]
+        .into_iter()
+        .find(|language| value == language.as_str())
+        .ok_or(ArgsError::UnknownLanguage(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, ArgsError> {
+        Args::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn every_option_is_taken() {
+        assert_eq!(
+            parse("--disk /disk --language node --cgroup /sys/fs/cgroup/pids --workspace /w"),
+            Ok(Args {
+                language: Language::Node,
+                cgroup: Some("/sys/fs/cgroup/pids".into()),
+                disk: Some("/disk".into()),
+                workspace: "/w".into(),
+            })
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert_eq!(parse("--disk /disk"), Err(ArgsError::NoLanguage));
+        assert_eq!(parse("--language cobol"), Err(ArgsError::UnknownLanguage("cobol".into())));
+        assert_eq!(parse("--language"), Err(ArgsError::NoValue("--language".into())));
+        assert_eq!(parse("--language node -x"), Err(ArgsError::Unknown("-x".into())));
+    }
+}

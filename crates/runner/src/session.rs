@@ -1,0 +1,97 @@
+//! The one program of this sandbox: what the host asked for, and what was already said about it.
+
+use protocol::{GuestFrame, Start};
+
+use crate::{
+    control::{self, Garbage, Message, StartError},
+    outbox::Outbox,
+    output::Budget,
+};
+
+/// Results sent while the program runs. The host takes a few more than this; of the rest only the last is sent.
+const LIVE_RESULTS: u32 = 500;
+
+/// A program that was handed over, or is about to be.
+#[derive(Debug)]
+pub(crate) struct Session {
+    id: String,
+    /// What it may still write.
+    pub(crate) budget: Budget,
+    /// The message to the language host, and how much of it is gone.
+    message: Vec<u8>,
+    sent: usize,
+    started: bool,
+    results_sent: u32,
+    /// A result that was not sent yet. The next one replaces it.
+    result: Option<Vec<u8>>,
+}
+
+impl Session {
+    /// Takes the host's order.
+    pub(crate) fn new(start: &Start, base_env: &[(&str, &str)]) -> Result<Self, StartError> {
+        let message = control::encode_start(base_env, start)?;
+        Ok(Self {
+            id: start.session_id.clone(),
+            budget: Budget::new(start.output_bytes),
+            message,
+            sent: 0,
+            started: false,
+            results_sent: 0,
+            result: None,
+        })
+    }
+
+    /// What remains of the message to the language host.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.message[self.sent..]
+    }
+
+    /// Notes that so much of it was written.
+    pub(crate) fn wrote(&mut self, count: usize) {
+        self.sent += count;
+        if self.unsent().is_empty() {
+            (self.message, self.sent) = (Vec::new(), 0);
+        }
+    }
+
+    /// Whether the language host has said that it runs the program.
+    pub(crate) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Takes what the language host says.
+    pub(crate) fn hear(&mut self, message: Message, outbox: &mut Outbox) -> Result<(), Garbage> {
+        match message {
+            Message::Started if !self.started => {
+                self.started = true;
+                outbox.push(&GuestFrame::Started { session_id: self.id.clone() });
+                Ok(())
+            }
+            Message::Result(json) if self.started => {
+                self.result = Some(json);
+                Ok(())
+            }
+            Message::Started | Message::Result(_) => Err(Garbage),
+        }
+    }
+
+    /// Sends the newest result, unless the host is slow or has had enough of them.
+    pub(crate) fn send_result(&mut self, outbox: &mut Outbox) {
+        if self.results_sent < LIVE_RESULTS && outbox.has_room() {
+            self.send_last_result(outbox);
+        }
+    }
+
+    /// Sends the newest result in any case.
+    pub(crate) fn send_last_result(&mut self, outbox: &mut Outbox) {
+        if let Some(json) = self.result.take() {
+            self.results_sent += 1;
+            outbox.push(&GuestFrame::Result { json });
+        }
+    }
+
+    /// The last frame.
+    pub(crate) fn exited(&self, exit: protocol::Exit) -> GuestFrame {
+        GuestFrame::Exited { session_id: self.id.clone(), exit }
+    }
+}

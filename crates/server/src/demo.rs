@@ -1,0 +1,261 @@
+//! `enclave demo`: hostile and honest programs through the public API, each verdict shown with what enforced it.
+//!
+//! Every program really runs on the backend that was found; each has an expectation, and the exit code says whether all
+//! of them were met. Afterwards the host is searched for anything that was left.
+
+mod cases;
+mod residue;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::Context;
+use clap::Args;
+use client::Client;
+use futures::StreamExt;
+use serde::Serialize;
+use wire::{AuditType, CreateSession, Session, SessionResult, StreamFrame};
+
+use crate::{
+    demo::cases::{Canary, Case},
+    embedded::{Embedded, EmbeddedOptions},
+};
+
+/// Lines of a program's output that are shown.
+const SHOWN_LINES: usize = 4;
+
+/// Run hostile and honest programs, and show what becomes of them.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Print the checks as one JSON object, the last line of stdout.
+    #[arg(long)]
+    json: bool,
+    /// Backend to run on; by default the strongest that works here. The simulator only when named.
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+}
+
+/// One check, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    expected: String,
+    observed: String,
+    ok: bool,
+    ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    checks: Vec<Check>,
+    ok: bool,
+}
+
+/// Runs all cases.
+pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let mut screen = Screen::new();
+    let embedded = Embedded::start(EmbeddedOptions { backend: args.backend, ..EmbeddedOptions::default() }).await?;
+    let client = embedded.client();
+    let backend = client.backends().await?.items.into_iter().next().context("the server has a backend")?;
+    screen.say(&format!("backend   {} ({})", backend.name, backend.isolation.as_str()));
+    screen.say(&format!("kernel    {}", backend.enforcement.kernel));
+    if !backend.executes {
+        screen.say("note      this backend is a model: no program is executed, every verdict below is predicted");
+    }
+    screen.say("");
+
+    let canary = Canary::plant().context("plant the host's canary")?;
+    let (mut checks, mut sessions) = (Vec::new(), Vec::new());
+    for case in cases::all(&canary) {
+        screen.say(&format!("{}: {}", case.name, case.story));
+        let began = Instant::now();
+        let (check, session) = match attempt(&client, &case, &canary, &mut screen).await {
+            Ok((check, session)) => (check, Some(session)),
+            Err(error) => (failed(&case, &error, began), None),
+        };
+        screen.verdict(&check, session.as_ref());
+        sessions.extend(session);
+        checks.push(check);
+    }
+    checks.push(residue_check(&client, &sessions, &mut screen).await);
+    let verified = embedded.shutdown_and_verify().await;
+    checks.push(audit_check(verified, &mut screen));
+
+    let ok = checks.iter().all(|check| check.ok);
+    let met = checks.iter().filter(|check| check.ok).count();
+    screen.say(&format!("{met} of {} as expected", checks.len()));
+    if args.json {
+        let report = serde_json::to_string(&Report { checks, ok })?;
+        writeln!(std::io::stdout(), "{report}")?;
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn attempt(
+    client: &Client,
+    case: &Case,
+    canary: &Canary,
+    screen: &mut Screen,
+) -> anyhow::Result<(Check, Session)> {
+    let request = CreateSession {
+        code: Some(case.code.to_owned()),
+        language: case.language,
+        limits: case.limits,
+        env: case.env.clone(),
+        ..CreateSession::default()
+    };
+    let began = Instant::now();
+    let created = client.create(&request).await?;
+    let (mut result, mut shown) = (None, 0);
+    let mut frames = client.stream(created.id);
+    while let Some(frame) = frames.next().await {
+        match frame?.1 {
+            StreamFrame::Stdout(chunk) | StreamFrame::Stderr(chunk) => {
+                for line in chunk.text.lines() {
+                    if shown < SHOWN_LINES {
+                        screen.output(line);
+                    }
+                    shown += 1;
+                }
+            }
+            StreamFrame::Result(arrived) => result = Some(*arrived),
+            StreamFrame::Audit(_) | StreamFrame::Phase(_) | StreamFrame::Gap(_) | StreamFrame::End(_) => {}
+        }
+    }
+    if shown > SHOWN_LINES {
+        screen.output(&format!("... {} more lines", shown - SHOWN_LINES));
+    }
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let result = result.context("the stream ended without a result")?;
+    let session = client.session(created.id).await?;
+    let observed = observe(case, &result, canary);
+    let ok = observed == case.expected;
+    Ok((Check { name: case.name, expected: case.expected.clone(), observed, ok, ms }, session))
+}
+
+/// What happened, in the words of the expectation.
+fn observe(case: &Case, result: &SessionResult, canary: &Canary) -> String {
+    let outcome = serde_json::to_value(result.outcome).ok();
+    let mut words = outcome.as_ref().and_then(|word| word.as_str()).unwrap_or("unknown").to_owned();
+    if let Some(reason) = result.kill_reason {
+        words = format!("{words}: {}", reason.as_str());
+    }
+    if let Some(fault) = &result.fault {
+        words = format!("{words}: {}", fault.detail);
+    }
+    if let Some(judge) = case.judge {
+        words = format!("{words}; {}", judge(result.result.as_ref(), canary));
+    }
+    words
+}
+
+fn failed(case: &Case, error: &anyhow::Error, began: Instant) -> Check {
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Check { name: case.name, expected: case.expected.clone(), observed: format!("{error:#}"), ok: false, ms }
+}
+
+/// Nothing is left: the audit log says so, and so does a look at the host.
+async fn residue_check(client: &Client, sessions: &[Session], screen: &mut Screen) -> Check {
+    screen.say("residue: what is left of all this");
+    let began = Instant::now();
+    let mut left = Vec::new();
+    let mut sandboxes = Vec::new();
+    for session in sessions {
+        match client.audit(session.id, None).await {
+            Ok(page) => {
+                let torn_down = page.items.iter().any(|event| event.kind == AuditType::SessionTornDown);
+                if !torn_down {
+                    left.push(format!("{} was not torn down", session.id));
+                }
+                sandboxes.extend(page.items.iter().filter(|event| event.kind == AuditType::SandboxProvisioned).filter_map(
+                    |event| event.data.get("sandbox").and_then(|name| name.as_str()).map(ToOwned::to_owned),
+                ));
+            }
+            Err(error) => left.push(format!("{} has no audit trail: {error}", session.id)),
+        }
+    }
+    left.extend(residue::search(&sandboxes));
+    let observed = if left.is_empty() { "nothing".to_owned() } else { left.join("; ") };
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let check = Check { name: "residue", expected: "nothing".into(), ok: observed == "nothing", observed, ms };
+    screen.detail(&format!(
+        "looked for processes, cgroups, mounts and files of {} sandboxes on this host",
+        sandboxes.len()
+    ));
+    screen.verdict(&check, None);
+    check
+}
+
+fn audit_check(verified: anyhow::Result<u64>, screen: &mut Screen) -> Check {
+    screen.say("audit: the log's hash chain, checked from the first entry to the last");
+    let (observed, ok) = match verified {
+        Ok(0) => ("the log is empty".to_owned(), false),
+        Ok(entries) => {
+            screen.detail(&format!("{entries} entries"));
+            ("verified".to_owned(), true)
+        }
+        Err(error) => (format!("{error:#}"), false),
+    };
+    let check = Check { name: "audit", expected: "verified".into(), observed, ok, ms: 0 };
+    screen.verdict(&check, None);
+    check
+}
+
+/// Where people look: stderr, so that stdout is data.
+struct Screen {
+    colour: bool,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self { colour: std::io::stderr().is_terminal() }
+    }
+
+    fn say(&mut self, line: &str) {
+        // A closed terminal is no reason to stop the checks.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+
+    /// A line of a program: untrusted, so nothing of it reaches the terminal as a command.
+    fn output(&mut self, line: &str) {
+        let shown: String = line.chars().take(100).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        self.say(&format!("    | {shown}"));
+    }
+
+    fn detail(&mut self, line: &str) {
+        self.say(&format!("    {line}"));
+    }
+
+    fn verdict(&mut self, check: &Check, session: Option<&Session>) {
+        let (mark, colour) = if check.ok { ("ok", "\x1b[32m") } else { ("FAILED", "\x1b[31m") };
+        let mark = if self.colour { format!("{colour}{mark}\x1b[0m") } else { mark.to_owned() };
+        self.say(&format!("  {mark}  {} ({} ms)", check.observed, check.ms));
+        if !check.ok {
+            self.say(&format!("      expected {}", check.expected));
+        }
+        if let Some(mechanism) = session.and_then(mechanism) {
+            self.say(&format!("      by {mechanism}"));
+        }
+        self.say("");
+    }
+}
+
+/// What enforced the verdict.
+fn mechanism(session: &Session) -> Option<&str> {
+    let enforcement = &session.enforcement;
+    let reason = session.kill_reason?;
+    Some(match reason {
+        wire::KillReason::CpuExceeded => &enforcement.cpu,
+        wire::KillReason::MemoryExceeded => &enforcement.memory,
+        wire::KillReason::PidsExceeded => &enforcement.pids,
+        wire::KillReason::DiskExceeded => &enforcement.disk,
+        wire::KillReason::OutputExceeded => "bytes counted by the server as they leave the sandbox",
+        wire::KillReason::WallClockExceeded
+        | wire::KillReason::IdleTtlExceeded
+        | wire::KillReason::MaxLifetimeExceeded
+        | wire::KillReason::TurnBudgetExceeded => &enforcement.wall_clock,
+    })
+}

@@ -1,0 +1,213 @@
+//! The demo's programs, and what must become of each.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use serde_json::Value;
+use wire::{Language, Limits};
+
+const MIB: u64 = 1024 * 1024;
+
+/// One program and its expectation.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) story: &'static str,
+    pub(super) language: Language,
+    pub(super) code: &'static str,
+    pub(super) limits: Limits,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) expected: String,
+    /// Puts the program's result into words that can be compared.
+    pub(super) judge: Option<fn(Option<&Value>, &Canary) -> String>,
+}
+
+/// What only the host knows: if a program comes back with any of it, the sandbox leaks.
+pub(super) struct Canary {
+    file: tempfile::NamedTempFile,
+    secrets: Vec<String>,
+}
+
+impl Canary {
+    /// Writes a secret into a file of the host, and collects what else tells this host from others.
+    pub(super) fn plant() -> anyhow::Result<Self> {
+        let file = tempfile::Builder::new().prefix("enclave-canary-").tempfile()?;
+        let secret =
+            file.path().file_name().map(|name| format!("canary {}", name.to_string_lossy())).unwrap_or_default();
+        fs::write(file.path(), &secret)?;
+        let known = ["/proc/sys/kernel/random/boot_id", "/etc/machine-id", "/proc/version"];
+        let facts = known.iter().filter_map(|path| fs::read_to_string(path).ok());
+        // A hash of the superuser's password, where there is one.
+        let shadow = fs::read_to_string("/etc/shadow").unwrap_or_default();
+        let hashes = shadow.lines().filter_map(|line| line.split(':').nth(1)).map(ToOwned::to_owned);
+        let secrets = facts
+            .chain(hashes)
+            .map(|fact| fact.trim().to_owned())
+            .filter(|fact| fact.len() > 12)
+            .chain([secret])
+            .collect();
+        Ok(Self { file, secrets })
+    }
+
+    fn paths(&self) -> String {
+        let path = self.file.path().display();
+        let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+        format!("{path} /proc/1/root{path} /proc/self/root/../..{path} {}", exe.display())
+    }
+
+    /// How many of the host's facts the text holds.
+    fn leaks_in(&self, text: &str) -> usize {
+        self.secrets.iter().filter(|secret| text.contains(secret.as_str())).count()
+    }
+}
+
+/// All of them, in the order of the demo.
+pub(super) fn all(canary: &Canary) -> Vec<Case> {
+    let python = |name, story, code, limits, expected: &str| Case {
+        name,
+        story,
+        language: Language::Python,
+        code,
+        limits,
+        env: BTreeMap::new(),
+        expected: expected.to_owned(),
+        judge: None,
+    };
+    let node = |name, story, code, limits, expected: &str| Case {
+        language: Language::Node,
+        ..python(name, story, code, limits, expected)
+    };
+    let limits = Limits { wall_clock_ms: Some(30_000), ..Limits::default() };
+    vec![
+        Case {
+            judge: Some(reached),
+            ..python(
+                "data thief",
+                "TCP, UDP, DNS and HTTP to the outside and to the cloud's metadata address",
+                include_str!("programs/data_thief.py"),
+                limits,
+                "succeeded; 8 ways tried, 0 got out",
+            )
+        },
+        python(
+            "fork bomb",
+            "doubles itself until something stops it",
+            include_str!("programs/fork_bomb.py"),
+            Limits { pids: Some(64), ..limits },
+            "killed: pids_exceeded",
+        ),
+        python(
+            "memory balloon",
+            "takes memory until something stops it",
+            include_str!("programs/memory_balloon.py"),
+            Limits { memory_bytes: Some(128 * MIB), ..limits },
+            "killed: memory_exceeded",
+        ),
+        python(
+            "disk filler",
+            "fills /workspace and /tmp until something stops it",
+            include_str!("programs/disk_filler.py"),
+            Limits { disk_bytes: Some(64 * MIB), ..limits },
+            "killed: disk_exceeded",
+        ),
+        python(
+            "endless loop",
+            "never ends, and is deaf to signals",
+            include_str!("programs/endless_loop.py"),
+            Limits { wall_clock_ms: Some(2_000), ..limits },
+            "killed: wall_clock_exceeded",
+        ),
+        node(
+            "CPU burner",
+            "burns CPU time in four threads (Node)",
+            include_str!("programs/cpu_burner.js"),
+            Limits { cpu_time_ms: Some(1_500), ..limits },
+            "killed: cpu_exceeded",
+        ),
+        python(
+            "output flood",
+            "writes one line without an end",
+            include_str!("programs/output_flood.py"),
+            Limits { output_bytes: Some(MIB), ..limits },
+            "killed: output_exceeded",
+        ),
+        Case {
+            judge: Some(host_facts),
+            env: BTreeMap::from([("CANARY_PATHS".to_owned(), canary.paths())]),
+            ..python(
+                "host reader",
+                "tries thirty paths of the host, and the tricks of /proc",
+                include_str!("programs/host_reader.py"),
+                limits,
+                "succeeded; 0 facts of the host seen",
+            )
+        },
+        Case {
+            judge: Some(given),
+            ..python(
+                "honest Python",
+                "computes, and hands back a structured result",
+                include_str!("programs/honest.py"),
+                limits,
+                r#"succeeded; {"largest":97,"primes":25,"sum":1060}"#,
+            )
+        },
+        Case {
+            judge: Some(given),
+            ..node(
+                "honest Node",
+                "the same in Node",
+                include_str!("programs/honest.js"),
+                limits,
+                r#"succeeded; {"counts":{"be":2,"or":1,"to":1},"words":4}"#,
+            )
+        },
+    ]
+}
+
+fn reached(result: Option<&Value>, _: &Canary) -> String {
+    let field = |name: &str| result.and_then(|result| result.get(name));
+    let attempts = field("attempts").and_then(Value::as_u64);
+    let out = field("reached").and_then(Value::as_array).map(Vec::len);
+    match (attempts, out) {
+        (Some(attempts), Some(out)) => format!("{attempts} ways tried, {out} got out"),
+        (None, _) | (_, None) => "no account of it".to_owned(),
+    }
+}
+
+fn host_facts(result: Option<&Value>, canary: &Canary) -> String {
+    let Some(read) = result.and_then(|result| result.get("read")).and_then(Value::as_object) else {
+        return "no account of it".to_owned();
+    };
+    // Seen as the program saw it, not as JSON would escape it.
+    let seen: Vec<&str> = read.values().filter_map(Value::as_str).collect();
+    format!("{} facts of the host seen", canary.leaks_in(&seen.join("\n")))
+}
+
+fn given(result: Option<&Value>, _: &Canary) -> String {
+    // Keys in a fixed order, whatever serde_json's map keeps.
+    fn sorted(value: &Value) -> Value {
+        match value.as_object() {
+            Some(fields) => {
+                let ordered: BTreeMap<_, _> = fields.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+                ordered.into_iter().collect()
+            }
+            None => value.clone(),
+        }
+    }
+    result.map_or_else(|| "no result".to_owned(), |value| sorted(value).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_host_reader_is_caught_when_it_comes_back_with_the_canary() {
+        let canary = Canary::plant().unwrap();
+        let secret = fs::read_to_string(canary.file.path()).unwrap();
+        assert_eq!(host_facts(Some(&json!({"read": {"/x": secret}})), &canary), "1 facts of the host seen");
+        assert_eq!(host_facts(Some(&json!({"read": {"/x": "nothing"}})), &canary), "0 facts of the host seen");
+        assert_eq!(host_facts(None, &canary), "no account of it");
+    }
+}

@@ -1,0 +1,56 @@
+//! Looking for what is left of sandboxes on this host, without asking the backend that made them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Processes, cgroups, mounts, sockets and files that carry the name of one of the sandboxes.
+pub(crate) fn search(sandboxes: &[String]) -> Vec<String> {
+    let named = |text: &str| sandboxes.iter().any(|name| text.contains(name.as_str()));
+    let mut left = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(command) = fs::read(process.path().join("cmdline")) else { continue };
+        if named(&String::from_utf8_lossy(&command)) {
+            left.push(format!("process {}", process.file_name().to_string_lossy()));
+        }
+    }
+    for list in ["/proc/self/mountinfo", "/proc/net/unix"] {
+        let text = fs::read_to_string(list).unwrap_or_default();
+        left.extend(text.lines().filter(|line| named(line)).map(|line| format!("{list}: {line}")));
+    }
+    let mut folders = vec![
+        (PathBuf::from("/sys/fs/cgroup"), 8),
+        (PathBuf::from("/run"), 4),
+        (std::env::temp_dir(), 5),
+        (PathBuf::from("/var/lib/enclave"), 5),
+    ];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if named(&entry.file_name().to_string_lossy()) {
+                left.push(format!("file {}", path.display()));
+            } else if depth > 0 && is_folder(&path) {
+                folders.push((path, depth - 1));
+            }
+        }
+    }
+    left
+}
+
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_carries_the_name_is_found() {
+        let name = format!("sbx-{:032x}", std::process::id());
+        assert_eq!(search(std::slice::from_ref(&name)), Vec::<String>::new());
+        let file = tempfile::Builder::new().prefix(&name).tempfile().unwrap();
+        assert_eq!(search(&[name]), [format!("file {}", file.path().display())]);
+    }
+}

@@ -1,0 +1,71 @@
+//! Store, backend and engine put together: the same for a server and for one that a command starts for itself.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use engine::{Clock, Config, Engine, Ids, Keys, Parts};
+use store::{Store, sqlite::Sqlite};
+
+use crate::{
+    backends::Chosen,
+    data_dir::{DataDir, make_private},
+    settings::{Profile, Settings, State},
+};
+
+/// Room for several of the largest bodies at once.
+const BODIES_AT_ONCE: usize = 32;
+
+/// Opens the database of a data directory.
+pub(crate) async fn open_store(state: &State, dir: &DataDir) -> anyhow::Result<Arc<dyn Store>> {
+    let path: PathBuf = state.database.clone().unwrap_or_else(|| dir.database());
+    make_private(&path)?;
+    let store = Sqlite::open(&path).await.context("the database cannot be used")?;
+    Ok(Arc::new(store))
+}
+
+/// The keys of a data directory, whether or not a server runs on it.
+pub(crate) async fn open_keys(state: &State, dir: &DataDir) -> anyhow::Result<(Keys, Arc<dyn Store>)> {
+    let pepper = dir.pepper()?;
+    let store = open_store(state, dir).await?;
+    Ok((Keys::new(Arc::clone(&store), pepper, Clock::System, Ids::from_os()), store))
+}
+
+/// Starts the engine: whatever an earlier process left is ended and removed before this returns.
+pub(crate) async fn start(settings: &Settings, dir: &DataDir, chosen: &Chosen) -> anyhow::Result<Engine> {
+    let parts = Parts {
+        store: open_store(&settings.state, dir).await?,
+        backends: vec![Arc::clone(&chosen.backend)],
+        clock: Clock::System,
+        ids: Ids::from_os(),
+        pepper: dir.pepper()?,
+    };
+    Engine::start(config(settings), parts).await.context("the engine does not start")
+}
+
+fn config(settings: &Settings) -> Config {
+    let sessions = &settings.sessions;
+    Config {
+        profile: match sessions.profile {
+            Profile::Dev => engine::Profile::Dev,
+            Profile::SelfHost | Profile::Hosted => engine::Profile::SelfHost,
+        },
+        max_concurrency: sessions.max_concurrency,
+        max_queue: sessions.max_queue,
+        maxima: sessions.maxima,
+        replay_bytes: sessions.replay_bytes,
+        ..Config::default()
+    }
+}
+
+/// The API's settings.
+pub(crate) fn api_settings(settings: &Settings) -> api::Settings {
+    let defaults = api::Settings::default();
+    let body_limit = settings.listening.body_limit;
+    api::Settings {
+        profile_is_dev: settings.sessions.profile == Profile::Dev,
+        body_limit,
+        body_budget: defaults.body_budget.max(body_limit.saturating_mul(BODIES_AT_ONCE)),
+        max_connections: settings.listening.max_connections,
+        ..defaults
+    }
+}

@@ -1,0 +1,41 @@
+//! SIGINT and SIGTERM, counted.
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// How often somebody has asked this process to stop.
+#[derive(Clone, Debug)]
+pub(crate) struct Signals {
+    count: watch::Receiver<u32>,
+}
+
+impl Signals {
+    /// Takes both signals from now on, for good.
+    pub(crate) fn take() -> std::io::Result<Self> {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (sender, count) = watch::channel(0);
+        tokio::spawn(async move {
+            loop {
+                let arrived = tokio::select! {
+                    arrived = interrupt.recv() => arrived,
+                    arrived = terminate.recv() => arrived,
+                };
+                if arrived.is_none() {
+                    return;
+                }
+                sender.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self { count })
+    }
+
+    /// Waits until there have been `n`.
+    pub(crate) async fn at_least(&self, n: u32) {
+        let mut count = self.count.clone();
+        if count.wait_for(|count| *count >= n).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

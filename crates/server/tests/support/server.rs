@@ -1,0 +1,152 @@
+//! A real server for end-to-end tests: the built binary, a data directory of its own, the public API.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use client::Client;
+
+/// How long a server may take until it is ready, or gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Server {
+    child: Child,
+    port: u16,
+    backend: String,
+    extra: Vec<String>,
+    pub data: PathBuf,
+    // Removed with the last user.
+    _keep: std::sync::Arc<tempfile::TempDir>,
+}
+
+impl Server {
+    /// Starts `enclave serve` and waits until it is ready.
+    pub async fn start(backend: &str, extra: &[&str]) -> Self {
+        let keep = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
+        let (port, data) = (free_port(), keep.path().join("data"));
+        let child = spawn(backend, port, &data, &extra);
+        let mut server = Self { child, port, backend: backend.to_owned(), extra, data, _keep: keep };
+        server.ready().await;
+        server
+    }
+
+    /// Starts it again on the same data directory.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(&self.backend, self.port, &self.data, &self.extra);
+        self.ready().await;
+    }
+
+    /// SIGKILL, and nothing else.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; gives whether it left with success, and how long that took.
+    pub fn terminate(&mut self) -> (bool, Duration) {
+        let began = Instant::now();
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status.success(), began.elapsed());
+            }
+            assert!(began.elapsed() < PATIENCE, "the server did not leave");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.url(), None).unwrap()
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Checks the audit log's chain with the CLI, from the data directory alone.
+    pub fn audit_verifies(&self) -> Result<String, String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_enclave"))
+            .args(["audit", "verify", "--data-dir"])
+            .arg(&self.data)
+            .output()
+            .unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if output.status.success() { Ok(text) } else { Err(text) }
+    }
+
+    async fn ready(&mut self) {
+        let began = Instant::now();
+        let client = self.client();
+        loop {
+            if client.readiness().await.is_ok_and(|ready| ready.status == wire::HealthStatus::Ok) {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the server left with {status}: {}", self.log());
+            }
+            assert!(began.elapsed() < PATIENCE, "the server is not ready: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the server wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(backend: &str, port: u16, data: &Path, extra: &[String]) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_enclave"))
+        .args(["serve", "--profile", "dev", "--backend", backend])
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .arg("--data-dir")
+        .arg(data)
+        .args(extra)
+        .env("CANARY", "canary-of-the-host")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Backends that can run here; what is missing is printed as a skip.
+pub fn backends(test: &str) -> Vec<&'static str> {
+    let doctor = Command::new(env!("CARGO_BIN_EXE_enclave")).args(["doctor", "--json"]).output().unwrap();
+    let mut present = vec!["simulator"];
+    if doctor.status.success() {
+        present.push("gvisor");
+    } else {
+        println!("SKIP {test} on gvisor: `enclave doctor` finds no real backend on this host");
+    }
+    present
+}

@@ -1,0 +1,89 @@
+//! Why the store could not do something.
+
+use std::sync::Arc;
+
+use wire::SessionId;
+
+/// Why a read or a simple write failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed or did not answer in time.
+    #[error("database")]
+    Database(#[source] Arc<sqlx::Error>),
+    /// There is no such org to write to.
+    #[error("no such org")]
+    UnknownOrg,
+    /// A row holds something that this version cannot read.
+    #[error("row of {table} is not readable")]
+    Corrupt {
+        /// Where.
+        table: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The cursor was not given out by this org's list.
+    #[error("not a cursor of this list")]
+    BadCursor,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+/// Why a session could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The idempotency key was used for another request.
+    #[error("idempotency key was used for another request")]
+    IdempotencyConflict,
+    /// The write failed; nothing was recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a session's state could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// This org has no session of that id that is not torn down.
+    #[error("no live session {0}")]
+    NotLive(SessionId),
+    /// The write failed; nothing was recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its file or directory cannot be made.
+    #[error("cannot make the database file")]
+    Directory {
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file cannot be opened or made.
+    #[error("cannot open {path}")]
+    Open {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The schema cannot be brought to this version.
+    #[error("cannot migrate {path}")]
+    Migrate {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+}

@@ -1,0 +1,330 @@
+//! `cargo xtask bench`: what the platform costs, as ratios and differences against something in the same run.
+//!
+//! - gVisor: a session over HTTP, cold, against a bare `runsc run` of the same program on the same image, taken in turns;
+//! - simulator: sessions a second through the whole platform, audit on;
+//! - the memory of an idle server.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use client::Client;
+use futures::{StreamExt, stream};
+use serde::Serialize;
+use serde_json::json;
+use wire::{CreateSession, HealthStatus, Outcome, StreamFrame};
+
+/// The program of the comparison: `print` for the first output; a result is the platform's own.
+const PROGRAM: &str = "print('hello')\n# sim: stdout hello\\n";
+
+/// Measure the platform.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Print the figures as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Cold sessions, and as many bare runs.
+    #[arg(long, default_value_t = 40)]
+    runs: usize,
+    /// Sessions through the simulator.
+    #[arg(long, default_value_t = 10_000)]
+    sessions: usize,
+    /// Simulator sessions under way at once.
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Figures {
+    machine: Machine,
+    gvisor: Option<Cold>,
+    simulator: Throughput,
+    idle_server_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Machine {
+    cpus: usize,
+    cpu_model: String,
+    kernel: String,
+}
+
+/// Milliseconds at the median and the 90th percentile.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spread {
+    p50: f64,
+    p90: f64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Cold {
+    runs: usize,
+    bare_runsc_ms: Spread,
+    create_to_first_output_ms: Spread,
+    create_to_result_ms: Spread,
+    /// Median session to its result, less the median bare run.
+    overhead_ms: f64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Throughput {
+    sessions: usize,
+    clients: usize,
+    seconds: f64,
+    sessions_per_second: f64,
+}
+
+/// Builds, measures, prints.
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    let built = Command::new("cargo").args(["build", "--release", "--package", "server"]).status()?;
+    ensure!(built.success(), "the server does not build");
+    let figures = tokio::runtime::Runtime::new()?.block_on(measure(args))?;
+    if args.json {
+        println!("{}", serde_json::to_string(&figures)?);
+    } else {
+        print(&figures);
+    }
+    Ok(())
+}
+
+async fn measure(args: &BenchArgs) -> anyhow::Result<Figures> {
+    let simulator = Server::start("simulator", &["--max-queue", "100000", "--max-concurrency", "256"]).await?;
+    let idle_server_bytes = simulator.resident()?;
+    let simulator = throughput(&simulator.client()?, args).await?;
+    let gvisor = match Server::start("gvisor", &[]).await {
+        Ok(server) => Some(cold(&server.client()?, args.runs).await?),
+        Err(error) => {
+            eprintln!("SKIP bench of gvisor: {error:#}");
+            None
+        }
+    };
+    Ok(Figures { machine: machine(), gvisor, simulator, idle_server_bytes })
+}
+
+/// Sessions and bare runs in turns, so that both see the same machine.
+async fn cold(client: &Client, runs: usize) -> anyhow::Result<Cold> {
+    let bare = Bare::new()?;
+    let (mut bares, mut firsts, mut results) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..runs + 3 {
+        let bare = bare.run()?;
+        let (first, result) = session(client).await?;
+        // The first rounds fill caches.
+        if round >= 3 {
+            bares.push(bare);
+            firsts.push(first);
+            results.push(result);
+        }
+    }
+    let (bare_runsc_ms, create_to_result_ms) = (spread(bares), spread(results));
+    Ok(Cold {
+        runs,
+        overhead_ms: create_to_result_ms.p50 - bare_runsc_ms.p50,
+        bare_runsc_ms,
+        create_to_first_output_ms: spread(firsts),
+        create_to_result_ms,
+    })
+}
+
+async fn session(client: &Client) -> anyhow::Result<(Duration, Duration)> {
+    let request = CreateSession { code: Some(PROGRAM.into()), ..CreateSession::default() };
+    let began = Instant::now();
+    let id = client.create(&request).await?.id;
+    let (mut first, mut result) = (None, None);
+    let mut frames = client.stream(id);
+    while let Some(frame) = frames.next().await {
+        match frame?.1 {
+            StreamFrame::Stdout(_) => first = first.or(Some(began.elapsed())),
+            StreamFrame::Result(arrived) => {
+                ensure!(arrived.outcome == Outcome::Succeeded, "a session ended as {:?}", arrived.outcome);
+                result = Some(began.elapsed());
+            }
+            StreamFrame::Stderr(_)
+            | StreamFrame::Audit(_)
+            | StreamFrame::Phase(_)
+            | StreamFrame::Gap(_)
+            | StreamFrame::End(_) => {}
+        }
+    }
+    Ok((first.context("no output")?, result.context("no result")?))
+}
+
+async fn throughput(client: &Client, args: &BenchArgs) -> anyhow::Result<Throughput> {
+    let one = || async {
+        let request = CreateSession { code: Some(PROGRAM.into()), ..CreateSession::default() };
+        let id = client.create(&request).await?.id;
+        let result = client.result(id, Duration::from_secs(60)).await?;
+        ensure!(result.outcome == Outcome::Succeeded, "a session ended as {:?}", result.outcome);
+        Ok(())
+    };
+    let many = |count: usize| {
+        stream::iter(0..count)
+            .map(|_| one())
+            .buffer_unordered(args.clients)
+            .fold(Ok(()), |all, one| async { all.and(one) })
+    };
+    many(args.sessions / 10).await?;
+    let began = Instant::now();
+    many(args.sessions).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let sessions_per_second = args.sessions as f64 / seconds;
+    Ok(Throughput { sessions: args.sessions, clients: args.clients, seconds, sessions_per_second })
+}
+
+/// The same program by `runsc run` alone: same image, same platform, no cgroup, no server.
+struct Bare {
+    runsc: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Bare {
+    fn new() -> anyhow::Result<Self> {
+        let runsc = std::env::var_os("ENCLAVE_RUNSC").map_or_else(|| PathBuf::from("runsc"), PathBuf::from);
+        let folder = tempfile::tempdir()?;
+        let image = image()?;
+        let config = json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": { "uid": 65534, "gid": 65534 }, "args": ["python3", "-c", PROGRAM], "cwd": "/workspace",
+                "env": ["PATH=/usr/bin:/bin", "HOME=/workspace", "LANG=C.UTF-8"], "noNewPrivileges": true
+            },
+            "root": { "path": folder.path().join("root"), "readonly": true },
+            "mounts": [
+                { "destination": "/proc", "type": "proc", "source": "proc" },
+                { "destination": "/workspace", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777", "size=64m"] },
+                { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777", "size=64m"] }
+            ],
+            "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "network" }] },
+            "annotations": {
+                "dev.gvisor.spec.rootfs.source": image, "dev.gvisor.spec.rootfs.type": "erofs",
+                "dev.gvisor.spec.rootfs.overlay": "memory"
+            }
+        });
+        fs::create_dir(folder.path().join("root"))?;
+        fs::write(folder.path().join("config.json"), config.to_string())?;
+        Ok(Self { runsc, folder })
+    }
+
+    fn run(&self) -> anyhow::Result<Duration> {
+        let name = format!("bench-{}", std::process::id());
+        let began = Instant::now();
+        let output = Command::new(&self.runsc)
+            .arg(format!("--root={}", self.folder.path().join("state").display()))
+            .args(["--network=none", "--ignore-cgroups", "--platform=systrap", "--overlay2=none", "run", "--bundle"])
+            .arg(self.folder.path())
+            .arg(&name)
+            .stdin(Stdio::null())
+            .output()
+            .context("start runsc")?;
+        let took = began.elapsed();
+        ensure!(output.stdout == b"hello\n", "bare runsc: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(took)
+    }
+}
+
+fn image() -> anyhow::Result<PathBuf> {
+    let folder =
+        std::env::var_os("ENCLAVE_IMAGE_DIR").map_or_else(|| PathBuf::from("/var/lib/enclave/images"), PathBuf::from);
+    let image = folder.join("default/root.erofs");
+    ensure!(image.exists(), "{} is missing: run `make image`", image.display());
+    Ok(image)
+}
+
+struct Server {
+    child: Child,
+    port: u16,
+    _data: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(backend: &str, extra: &[&str]) -> anyhow::Result<Self> {
+        let data = tempfile::tempdir()?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/enclave");
+        let log = data.path().join("log");
+        let child = Command::new(std::env::var_os("ENCLAVE_BINARY").map_or(binary, PathBuf::from))
+            .args(["serve", "--profile", "dev", "--backend", backend, "--listen", &format!("127.0.0.1:{port}")])
+            .arg("--data-dir")
+            .arg(data.path().join("data"))
+            .args(extra)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&log)?)
+            .spawn()?;
+        let mut server = Self { child, port, _data: data };
+        let client = server.client()?;
+        let began = Instant::now();
+        while !client.readiness().await.is_ok_and(|ready| ready.status == HealthStatus::Ok) {
+            let left = server.child.try_wait()?;
+            let told = || fs::read_to_string(&log).unwrap_or_default();
+            ensure!(left.is_none() && began.elapsed() < Duration::from_secs(60), "the server is not ready: {}", told());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(server)
+    }
+
+    fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&format!("http://127.0.0.1:{}", self.port), None)?)
+    }
+
+    fn resident(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+fn spread(mut times: Vec<Duration>) -> Spread {
+    times.sort();
+    let at = |percent: usize| times.get(times.len() * percent / 100).map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+    Spread { p50: at(50), p90: at(90) }
+}
+
+fn machine() -> Machine {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
+    Machine {
+        cpus: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+        cpu_model: model.unwrap_or("unknown").to_owned(),
+        kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn print(figures: &Figures) {
+    let Figures { machine, gvisor, simulator, idle_server_bytes } = figures;
+    println!("machine: {} x {}, kernel {}", machine.cpus, machine.cpu_model, machine.kernel);
+    if let Some(cold) = gvisor {
+        let line =
+            |name: &str, spread: Spread| println!("  {name:28} p50 {:7.1} ms   p90 {:7.1} ms", spread.p50, spread.p90);
+        println!("gvisor, cold, {} sessions and {} bare runs in turns:", cold.runs, cold.runs);
+        line("bare runsc run", cold.bare_runsc_ms);
+        line("create to first output", cold.create_to_first_output_ms);
+        line("create to result", cold.create_to_result_ms);
+        println!("  overhead of the platform     {:.1} ms at the median (target: at most 40)", cold.overhead_ms);
+    }
+    println!(
+        "simulator: {:.0} sessions a second ({} sessions, {} clients; target: at least 1,000)",
+        simulator.sessions_per_second, simulator.sessions, simulator.clients
+    );
+    println!("idle server: {:.1} MiB resident (target: under 50)", *idle_server_bytes as f64 / f64::from(1 << 20));
+}
