@@ -163,7 +163,7 @@ async fn throughput(client: &Client, args: &BenchArgs) -> anyhow::Result<Through
     let one = || async {
         let request = CreateSession { code: Some(PROGRAM.into()), ..CreateSession::default() };
         let id = client.create(&request).await?.id;
-        let result = client.result(id, Duration::from_secs(60)).await?;
+        let result = client.result(id, Duration::from_mins(1)).await?;
         ensure!(result.outcome == Outcome::Succeeded, "a session ended as {:?}", result.outcome);
         Ok(())
     };
@@ -268,7 +268,7 @@ impl Server {
         while !client.readiness().await.is_ok_and(|ready| ready.status == HealthStatus::Ok) {
             let left = server.child.try_wait()?;
             let told = || fs::read_to_string(&log).unwrap_or_default();
-            ensure!(left.is_none() && began.elapsed() < Duration::from_secs(60), "the server is not ready: {}", told());
+            ensure!(left.is_none() && began.elapsed() < Duration::from_mins(1), "the server is not ready: {}", told());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(server)

@@ -224,33 +224,34 @@ impl From<CancelError> for Failure {
 mod tests {
     use super::*;
 
-    fn rendered(failure: Failure) -> (Response, String) {
+    async fn rendered(failure: Failure) -> (Response, String) {
         let mut response = failure.clone().into_response();
         failure.render("the-id", &mut response);
         let body = std::mem::take(response.body_mut());
-        let bytes = futures::executor::block_on(axum::body::to_bytes(body, usize::MAX)).unwrap();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         (response, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
-    #[test]
-    fn the_answer_to_a_million_faults_is_small_and_says_how_many_there_were() {
+    #[tokio::test]
+    async fn the_answer_to_a_million_faults_is_small_and_says_how_many_there_were() {
         let faults = (0..1_000_000).map(|n| FieldError::new(format!("args[{n}]"), "must be a string")).collect();
-        let (_, body) = rendered(Failure::invalid(faults));
+        let (_, body) = rendered(Failure::invalid(faults)).await;
         assert!(body.len() < 10_000, "{}", body.len());
         assert!(body.contains("1000000 faults; the first 100 are listed"));
     }
 
-    #[test]
-    fn what_the_caller_sent_comes_back_short_and_printable() {
+    #[tokio::test]
+    async fn what_the_caller_sent_comes_back_short_and_printable() {
         let field = format!("a\u{0}\u{202e}{}", "é".repeat(1_000_000));
-        let (_, body) = rendered(Failure::invalid(vec![FieldError::new(field.clone(), field)]));
+        let (_, body) = rendered(Failure::invalid(vec![FieldError::new(field.clone(), field)])).await;
         assert!(body.len() < 2000, "{}", body.len());
         assert!(body.contains("a\u{fffd}\u{fffd}é"));
     }
 
-    #[test]
-    fn a_refusal_that_may_be_retried_says_when_in_whole_seconds() {
-        let (response, body) = rendered(Failure::from(CreateError::Busy { retry_after: Duration::from_millis(1200) }));
+    #[tokio::test]
+    async fn a_refusal_that_may_be_retried_says_when_in_whole_seconds() {
+        let (response, body) =
+            rendered(Failure::from(CreateError::Busy { retry_after: Duration::from_millis(1200) })).await;
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");
         assert_eq!(response.headers()["content-type"], "application/problem+json");

@@ -81,7 +81,8 @@ impl NoGvisor {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 
-pub(crate) use manifest::{Image, ImageError, Manifest, default_dir, load};
+pub(crate) use manifest::{Image, ImageError, Manifest, default_dir, load, names};
 
 use self::{build::Existing, recipe::Recipe};
 

@@ -13,9 +13,8 @@ const MIB: u64 = 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
     limits: Limits,
-    /// CPU time of the program, in microseconds. The start of the language host comes on top in what is reported.
+    /// CPU time that the program has used since it was started, in microseconds. Booting is nobody's.
     burnt_us: u64,
-    boot_us: u64,
     burning: Option<Burn>,
     memory_held: u64,
     memory_peak: u64,
@@ -43,14 +42,13 @@ pub(super) struct Burning {
 impl Meter {
     /// A sandbox whose language host has just started.
     pub(super) fn boot(language: Language, disk_bytes: u64) -> Self {
-        let (boot_us, memory) = match language {
-            Language::Python => (16_000, 9 * MIB),
-            Language::Node => (38_000, 25 * MIB),
+        let memory = match language {
+            Language::Python => 9 * MIB,
+            Language::Node => 25 * MIB,
         };
         Self {
             limits: Limits { disk_bytes, ..Limits::default() },
             burnt_us: 0,
-            boot_us,
             burning: None,
             memory_held: memory,
             memory_peak: memory,
@@ -64,9 +62,9 @@ impl Meter {
         self.limits = Limits { disk_bytes: self.limits.disk_bytes, ..*limits };
     }
 
-    /// No two programs cost exactly the same: a few milliseconds and pages, decided by `salt`.
-    pub(super) fn vary(&mut self, salt: u64) {
-        self.boot_us += salt % 8_000;
+    /// Even a program that does nothing costs a few milliseconds and pages, decided by `salt`.
+    pub(super) fn start(&mut self, salt: u64) {
+        self.burnt_us += 1_000 + salt % 4_000;
         self.memory_held += (salt >> 32) % 256 * 4096;
         self.memory_peak = self.memory_peak.max(self.memory_held);
     }
@@ -114,9 +112,8 @@ impl Meter {
 
     /// What was used so far.
     pub(super) fn observe(&self, now: Instant) -> Observation {
-        let cpu_us = self.boot_us.saturating_add(self.burnt_by(now));
         Observation {
-            usage: SandboxUsage { cpu_ms: cpu_us / 1000, memory_peak_bytes: self.memory_peak },
+            usage: SandboxUsage { cpu_ms: self.burnt_by(now) / 1000, memory_peak_bytes: self.memory_peak },
             exceeded: self.exceeded,
         }
     }
@@ -164,25 +161,23 @@ mod tests {
     fn cpu_time_passes_at_the_rate_and_stops_at_the_limit() {
         let mut meter = meter(Limits { cpu_millis: 500, cpu_time_ms: Some(300), ..Limits::default() });
         let start = Instant::now();
-        let before = meter.observe(start).usage.cpu_ms;
         let burning = meter.ignite(Some(Duration::from_millis(100)), start);
         assert_eq!(burning, Burning { wall: Some(Duration::from_millis(200)), runs_out: false });
-        assert_eq!(meter.observe(start + Duration::from_millis(50)).usage.cpu_ms, before + 25);
-        assert_eq!(meter.observe(start + Duration::from_secs(9)).usage.cpu_ms, before + 100);
+        assert_eq!(meter.observe(start + Duration::from_millis(50)).usage.cpu_ms, 25);
+        assert_eq!(meter.observe(start + Duration::from_secs(9)).usage.cpu_ms, 100);
         assert_eq!(meter.burnt_out(burning), Ok(()));
         let burning = meter.ignite(None, start);
         assert_eq!(burning, Burning { wall: Some(Duration::from_millis(400)), runs_out: true });
         assert_eq!(meter.burnt_out(burning), Err(SandboxLimit::Cpu));
-        assert_eq!(meter.observe(start).usage.cpu_ms, before + 300);
+        assert_eq!(meter.observe(start).usage.cpu_ms, 300);
     }
 
     #[test]
     fn without_a_limit_on_cpu_time_a_spin_has_no_end_and_is_still_counted() {
         let mut meter = meter(Limits { cpu_millis: 2000, ..Limits::default() });
         let start = Instant::now();
-        let before = meter.observe(start).usage.cpu_ms;
         assert_eq!(meter.ignite(None, start), Burning { wall: None, runs_out: false });
         meter.freeze(start + Duration::from_millis(70));
-        assert_eq!(meter.observe(start + Duration::from_secs(70)).usage.cpu_ms, before + 140);
+        assert_eq!(meter.observe(start + Duration::from_secs(70)).usage.cpu_ms, 140);
     }
 }

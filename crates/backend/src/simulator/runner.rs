@@ -81,7 +81,7 @@ impl Runner {
         }
         let mut salt = DefaultHasher::new();
         (self.seed, &start.code).hash(&mut salt);
-        self.sandbox.vary(salt.finish());
+        self.sandbox.begin(salt.finish());
         self.outbox.allow(start.output_bytes);
 
         let program = Program::read(&start.code, self.language);

@@ -68,7 +68,8 @@ impl Sandbox {
     /// Ends it from outside.
     pub(super) fn kill(&self, termination: Termination) {
         self.end(termination);
-        if let Some(runner) = self.state().runner.take() {
+        let runner = self.state().runner.take();
+        if let Some(runner) = runner {
             runner.abort();
         }
     }
@@ -89,8 +90,9 @@ impl Sandbox {
         self.state().meter.observe(Instant::now())
     }
 
-    pub(super) fn vary(&self, salt: u64) {
-        self.state().meter.vary(salt);
+    /// Counts the start of a program.
+    pub(super) fn begin(&self, salt: u64) {
+        self.state().meter.start(salt);
     }
 
     pub(super) fn allocate(&self, bytes: u64) -> Result<(), SandboxLimit> {

@@ -134,12 +134,11 @@ mod tests {
 
     /// `line+lines text`, bodies indented.
     fn show(statements: &[Statement], indent: usize) -> String {
-        let mut shown = String::new();
-        for Statement { line, lines, text, body } in statements {
-            shown += &format!("{:indent$}{line}+{lines} {text}\n", "");
-            shown += &show(body.as_deref().unwrap_or_default(), indent + 1);
-        }
-        shown
+        let one = |Statement { line, lines, text, body }: &Statement| {
+            let body = show(body.as_deref().unwrap_or_default(), indent + 1);
+            format!("{:indent$}{line}+{lines} {text}\n{body}", "")
+        };
+        statements.iter().map(one).collect::<Vec<_>>().concat()
     }
 
     #[test]
