@@ -49,7 +49,7 @@ pub(crate) fn capabilities(found: &Found<'_>) -> Capabilities {
             egress: "no interface but loopback inside, in a network namespace without one outside".into(),
             cpu: format!("cgroup {cgroup} {cpu} (rate); {cpu_time}, watched (time)"),
             memory: format!("cgroup {cgroup} {memory}, watched"),
-            pids: format!("gVisor's pids cgroup, watched by the runner; cgroup {cgroup} pids.max behind it"),
+            pids: format!("counted by gVisor's pids cgroup, watched by the runner; cgroup {cgroup} pids.max behind it"),
             disk: "a size-bounded file system in one file on the host, watched".into(),
             wall_clock: format!("the session driver's timer; cgroup {cgroup} kill"),
         },

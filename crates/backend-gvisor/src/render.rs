@@ -77,7 +77,6 @@ pub(crate) fn arguments(wanted: &Wanted<'_>) -> Vec<String> {
         "--overlay2=none".into(),
         "--host-uds=none".into(),
         "--host-fifo=none".into(),
-        "--app-huge-pages=false".into(),
         "run".into(),
         format!("--bundle={dir}"),
         format!("--exec-fd={runner}"),

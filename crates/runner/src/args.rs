@@ -1,4 +1,4 @@
-//! The command line. Parsed by hand: three options do not earn a dependency in every sandbox.
+//! The command line. Parsed by hand: a handful of options does not earn a dependency in every sandbox.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -6,7 +6,8 @@ use protocol::Language;
 
 /// What is printed after a mistake.
 pub(crate) const USAGE: &str =
-    "usage: enclave-runner --language python|node [--cgroup DIR] [--disk DIR] [--workspace DIR]";
+    "usage: enclave-runner --language python|node [--cgroup DIR] [--disk DIR] [--workspace DIR] [--snapshots DIR]
+       enclave-runner --language node --write-snapshot DIR";
 
 /// What the backend asked for. An option that is given is a demand: what cannot be had is a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,10 @@ pub(crate) struct Args {
     pub(crate) disk: Option<PathBuf>,
     /// The working directory of the program.
     pub(crate) workspace: PathBuf,
+    /// Where the image keeps the interpreter's start-up snapshots, if it has any.
+    pub(crate) snapshots: PathBuf,
+    /// Do nothing but write such a snapshot there, for the image's builder.
+    pub(crate) write_snapshot: Option<PathBuf>,
 }
 
 /// Why the command line makes no sense.
@@ -49,21 +54,29 @@ impl Args {
     /// Parses what follows the program's name.
     pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, ArgsError> {
         let mut words = words.into_iter();
-        let (mut language, mut cgroup, mut disk, mut workspace) = (None, None, None, PathBuf::from("/workspace"));
+        let mut language = None;
+        let mut args = Self {
+            language: Language::Python,
+            cgroup: None,
+            disk: None,
+            workspace: "/workspace".into(),
+            snapshots: "/usr/lib/enclave".into(),
+            write_snapshot: None,
+        };
         while let Some(option) = words.next() {
-            let known = ["--language", "--cgroup", "--disk", "--workspace"];
-            let Some(name) = option.to_str().filter(|name| known.contains(name)) else {
-                return Err(ArgsError::Unknown(option));
-            };
-            let value = words.next().ok_or_else(|| ArgsError::NoValue(option.clone()))?;
-            match name {
-                "--language" => language = Some(self::language(value)?),
-                "--cgroup" => cgroup = Some(value.into()),
-                "--disk" => disk = Some(value.into()),
-                _ => workspace = value.into(),
+            let mut value = || words.next().ok_or_else(|| ArgsError::NoValue(option.clone()));
+            match option.to_str() {
+                Some("--language") => language = Some(self::language(value()?)?),
+                Some("--cgroup") => args.cgroup = Some(value()?.into()),
+                Some("--disk") => args.disk = Some(value()?.into()),
+                Some("--workspace") => args.workspace = value()?.into(),
+                Some("--snapshots") => args.snapshots = value()?.into(),
+                Some("--write-snapshot") => args.write_snapshot = Some(value()?.into()),
+                Some(_) | None => return Err(ArgsError::Unknown(option)),
             }
         }
-        Ok(Self { language: language.ok_or(ArgsError::NoLanguage)?, cgroup, disk, workspace })
+        args.language = language.ok_or(ArgsError::NoLanguage)?;
+        Ok(args)
     }
 }
 
@@ -85,12 +98,14 @@ mod tests {
     #[test]
     fn every_option_is_taken() {
         assert_eq!(
-            parse("--disk /disk --language node --cgroup /sys/fs/cgroup/pids --workspace /w"),
+            parse("--disk /d --language node --cgroup /c --workspace /w --snapshots /s --write-snapshot /x"),
             Ok(Args {
                 language: Language::Node,
-                cgroup: Some("/sys/fs/cgroup/pids".into()),
-                disk: Some("/disk".into()),
+                cgroup: Some("/c".into()),
+                disk: Some("/d".into()),
                 workspace: "/w".into(),
+                snapshots: "/s".into(),
+                write_snapshot: Some("/x".into()),
             })
         );
     }

@@ -77,6 +77,11 @@ impl Census {
         Ok(Self { limit, cgroup, processes, last: now, pause: Some(NEAR) })
     }
 
+    /// Where the workload is counted, if not by hand.
+    pub(crate) fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+
     /// When to look next, if ever.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.pause.map(|pause| self.last + pause)

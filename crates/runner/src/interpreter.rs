@@ -16,6 +16,7 @@ use rustix::{io::Errno, process::Pid};
 
 use crate::{
     exec::{self, Program},
+    hosts,
     setup::User,
 };
 
@@ -27,14 +28,16 @@ const OPEN_FILES: (u64, u64) = (1024, 4096);
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const LANG: &str = "C.UTF-8";
 
-/// The host programs go to the interpreter as arguments: no file that anyone could change.
-const PYTHON: &str = concat!(
-    "ENCLAVE = r'''",
-    include_str!("../hosts/python/enclave.py"),
-    "'''\n",
-    include_str!("../hosts/python/host.py")
-);
-const NODE: &str = concat!(include_str!("../hosts/node/host.js"), "(require)();\n");
+/// What to start.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub(crate) language: Language,
+    pub(crate) user: User,
+    /// The program's working directory.
+    pub(crate) workspace: PathBuf,
+    /// Where the image keeps start-up snapshots; None to do without.
+    pub(crate) snapshots: Option<PathBuf>,
+}
 
 /// A language host that waits for its program.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub(crate) struct Interpreter {
     pub(crate) stderr: Option<OwnedFd>,
     /// The program's environment as far as it does not depend on the session.
     pub(crate) env: Vec<(String, String)>,
+    /// Whether it comes out of a snapshot.
+    pub(crate) from_snapshot: bool,
 }
 
 /// Why there is no language host.
@@ -71,32 +76,17 @@ impl std::fmt::Display for SpawnError {
     }
 }
 
-fn name(language: Language) -> &'static str {
-    match language {
-        Language::Python => "python3",
-        Language::Node => "node",
-    }
-}
-
-fn arguments(language: Language) -> &'static [&'static str] {
-    match language {
-        // -I: nothing of the workspace is imported before the program itself runs.
-        Language::Python => &["-I", "-c", PYTHON],
-        Language::Node => &["-e", NODE],
-    }
-}
-
 impl Interpreter {
-    /// Starts the language host in the workspace.
-    pub(crate) fn spawn(language: Language, user: User, workspace: &Path) -> Result<Self, SpawnError> {
+    /// Starts the language host.
+    pub(crate) fn spawn(launch: &Launch) -> Result<Self, SpawnError> {
         let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        let name = name(language);
+        let name = hosts::interpreter(launch.language);
         for dir in std::env::split_paths(&path) {
             let program = dir.join(name);
             if rustix::fs::access(&program, rustix::fs::Access::EXEC_OK).is_err() {
                 continue;
             }
-            match Self::execute(&program, language, user, workspace, &path) {
+            match Self::execute(&program, launch, &path) {
                 // It may be there for root alone.
                 Err(SpawnError::Spawn(_, error)) if error.kind() == io::ErrorKind::PermissionDenied => {}
                 done => return done,
@@ -105,14 +95,9 @@ impl Interpreter {
         Err(SpawnError::Missing { name, path })
     }
 
-    fn execute(
-        program: &Path,
-        language: Language,
-        user: User,
-        workspace: &Path,
-        path: &OsStr,
-    ) -> Result<Self, SpawnError> {
-        let env = [("PATH", text(path)), ("HOME", text(workspace.as_os_str())), ("LANG", LANG.to_owned())];
+    fn execute(program: &Path, launch: &Launch, path: &OsStr) -> Result<Self, SpawnError> {
+        let workspace = launch.workspace.as_os_str();
+        let env = [("PATH", text(path)), ("HOME", text(workspace)), ("LANG", LANG.to_owned())];
         let (control, their_control) = UnixStream::pair().map_err(SpawnError::Plumbing)?;
         let (stdout, their_stdout) = io::pipe().map_err(SpawnError::Plumbing)?;
         let (stderr, their_stderr) = io::pipe().map_err(SpawnError::Plumbing)?;
@@ -120,8 +105,9 @@ impl Interpreter {
         let failed = |error| SpawnError::Spawn(program.to_owned(), error);
         let string = |text: &[u8]| CString::new(text).map_err(|_| failed(io::ErrorKind::InvalidInput.into()));
         let name = string(program.as_os_str().as_bytes())?;
+        let snapshot = launch.snapshots.as_deref().and_then(|dir| hosts::snapshot(launch.language, dir));
         let arguments: Vec<_> = iter::once(Ok(name.clone()))
-            .chain(arguments(language).iter().map(|argument| string(argument.as_bytes())))
+            .chain(hosts::arguments(launch.language, snapshot.as_deref()).iter().map(|argument| string(argument)))
             .collect::<Result<_, _>>()?;
         let environment: Vec<_> =
             env.iter().map(|(name, value)| string(format!("{name}={value}").as_bytes())).collect::<Result<_, _>>()?;
@@ -129,8 +115,8 @@ impl Interpreter {
             path: &name,
             arguments: &arguments.iter().map(CString::as_c_str).collect::<Vec<_>>(),
             environment: &environment.iter().map(CString::as_c_str).collect::<Vec<_>>(),
-            directory: &string(workspace.as_os_str().as_bytes())?,
-            user: match user {
+            directory: &string(workspace.as_bytes())?,
+            user: match launch.user {
                 User::Nobody => Some(NOBODY),
                 User::Same => None,
             },
@@ -149,6 +135,7 @@ impl Interpreter {
             stdout: ours(stdout.into())?,
             stderr: ours(stderr.into())?,
             env: env.map(|(name, value)| (name.to_owned(), value)).into(),
+            from_snapshot: snapshot.is_some(),
         })
     }
 }
@@ -168,23 +155,5 @@ pub(crate) fn describe(exit: protocol::Exit) -> String {
     match exit {
         protocol::Exit::Code(code) => format!("exit code {code}"),
         protocol::Exit::Signal(signal) => format!("signal {signal}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_programs_fit_into_one_argument() {
-        const MAX_ARG_STRLEN: usize = 128 * 1024;
-        for program in [PYTHON, NODE] {
-            assert!(program.len() < MAX_ARG_STRLEN && !program.contains('\0'));
-        }
-    }
-
-    #[test]
-    fn the_embedded_module_cannot_end_its_own_literal() {
-        assert_eq!(PYTHON.matches("'''").count(), 2);
     }
 }

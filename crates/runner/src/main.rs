@@ -11,6 +11,7 @@ mod args;
 mod census;
 mod control;
 mod exec;
+mod hosts;
 mod interpreter;
 mod log;
 mod outbox;
@@ -34,12 +35,28 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(dir) = &args.write_snapshot {
+        return match hosts::write_snapshot(args.language, dir) {
+            Ok(path) => {
+                println!("{}", path.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                log::line(&error.to_string());
+                ExitCode::FAILURE
+            }
+        };
+    }
+    supervise(&args)
+}
+
+fn supervise(args: &Args) -> ExitCode {
     let mut outbox = Outbox::new();
     outbox.push(&GuestFrame::Hello { version: VERSION });
-    let ready = setup::run(&args).map_err(|error| error.to_string());
+    let ready = setup::run(args).map_err(|error| error.to_string());
     // The host can go on while the interpreter starts.
     outbox.flush_some();
-    match ready.and_then(|sandbox| supervise::start(&args, sandbox).map_err(|error| error.to_string())) {
+    match ready.and_then(|sandbox| supervise::start(args, sandbox).map_err(|error| error.to_string())) {
         Ok(supervisor) => supervisor.run(outbox),
         Err(message) => supervise::fault(outbox, message),
     }

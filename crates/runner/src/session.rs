@@ -49,9 +49,11 @@ impl Session {
     /// Notes that so much of it was written.
     pub(crate) fn wrote(&mut self, count: usize) {
         self.sent += count;
-        if self.unsent().is_empty() {
-            (self.message, self.sent) = (Vec::new(), 0);
-        }
+    }
+
+    /// Notes that the language host is another one, which knows nothing yet.
+    pub(crate) fn send_again(&mut self) {
+        self.sent = 0;
     }
 
     /// Whether the language host has said that it runs the program.
@@ -64,6 +66,8 @@ impl Session {
         match message {
             Message::Started if !self.started => {
                 self.started = true;
+                // Gives back the memory that a large program took.
+                (self.message, self.sent) = (Vec::new(), 0);
                 outbox.push(&GuestFrame::Started { session_id: self.id.clone() });
                 Ok(())
             }

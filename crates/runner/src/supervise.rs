@@ -8,24 +8,23 @@
 //! Each turn of the loop reads at most one chunk from every pipe, so that no stream silences another. When the host
 //! does not keep up, the workload's pipes are left alone until it does; children are reaped whatever the host does.
 
+mod ending;
+mod waiting;
+
 use std::{
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use protocol::{Decoder, Exit, GuestFrame, GuestLimit, HostFrame, Language, OUTPUT_CHUNK_BYTES, Start, Stream};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-    thread::CapabilitySet,
-};
+use protocol::{Decoder, Exit, GuestFrame, GuestLimit, HostFrame, OUTPUT_CHUNK_BYTES, Start, Stream};
+use rustix::{event::Timespec, io::Errno, thread::CapabilitySet};
 
 use crate::{
     args::Args,
     census::{Census, Cgroup},
     control::Inbox,
-    interpreter::{Interpreter, SpawnError, describe, nonblocking},
+    interpreter::{Interpreter, Launch, SpawnError, nonblocking},
     log,
     outbox::Outbox,
     processes::{Processes, Rest},
@@ -51,8 +50,6 @@ pub(crate) enum StartError {
     Spawn(SpawnError),
     /// It could not be put into its cgroup.
     Admit(std::io::Error),
-    /// Capabilities could not be given up.
-    Capabilities(Errno),
 }
 
 impl std::fmt::Display for StartError {
@@ -61,7 +58,6 @@ impl std::fmt::Display for StartError {
             Self::HostPipe(errno) => write!(f, "descriptor 0: {errno}"),
             Self::Spawn(error) => write!(f, "{error}"),
             Self::Admit(error) => write!(f, "moving the language host into its cgroup: {error}"),
-            Self::Capabilities(errno) => write!(f, "giving up capabilities: {errno}"),
         }
     }
 }
@@ -91,20 +87,10 @@ struct Ended {
     said: bool,
 }
 
-/// Which descriptors have something for us.
-#[derive(Debug, Default, Clone, Copy)]
-struct Ready {
-    host: bool,
-    child: bool,
-    control: bool,
-    stdout: bool,
-    stderr: bool,
-}
-
 /// The state of the loop.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    language: Language,
+    launch: Launch,
     processes: Processes,
     signals: OwnedFd,
     cgroup: Option<Cgroup>,
@@ -113,6 +99,8 @@ pub(crate) struct Supervisor {
     inbox: Inbox,
     session: Option<Session>,
     census: Option<Census>,
+    /// Whether what only starting the language host needs was given up.
+    settled: bool,
     ended: Option<Ended>,
     rest: Rest,
     chunk: Box<[u8]>,
@@ -122,14 +110,18 @@ pub(crate) struct Supervisor {
 pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartError> {
     let Sandbox { user, processes, signals, cgroup } = sandbox;
     nonblocking(rustix::stdio::stdin()).map_err(StartError::HostPipe)?;
-    let interpreter = Interpreter::spawn(args.language, user, &args.workspace).map_err(StartError::Spawn)?;
+    let launch = Launch {
+        language: args.language,
+        user,
+        workspace: args.workspace.clone(),
+        snapshots: Some(args.snapshots.clone()),
+    };
+    let interpreter = Interpreter::spawn(&launch).map_err(StartError::Spawn)?;
     if let Some(cgroup) = &cgroup {
         cgroup.admit(interpreter.pid).map_err(StartError::Admit)?;
     }
-    // Killing and reaping is all that remains to be done.
-    setup::keep(CapabilitySet::KILL).map_err(StartError::Capabilities)?;
     Ok(Supervisor {
-        language: args.language,
+        launch,
         processes,
         signals,
         cgroup,
@@ -138,6 +130,7 @@ pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartEr
         inbox: Inbox::default(),
         session: None,
         census: None,
+        settled: false,
         ended: None,
         rest: Rest::Alive,
         chunk: vec![0; OUTPUT_CHUNK_BYTES].into(),
@@ -188,6 +181,7 @@ impl Supervisor {
         self.hand_over();
         if ready.control || self.is_draining() {
             self.listen_to_language_host(outbox);
+            self.settle()?;
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
             let is_ready = match stream {
@@ -206,61 +200,6 @@ impl Supervisor {
             session.send_result(outbox);
         }
         self.finish(outbox)
-    }
-
-    /// Waits for something to do.
-    fn wait(&self, outbox: &Outbox) -> Result<Ready, End> {
-        let (stdin, stdout) = (rustix::stdio::stdin(), rustix::stdio::stdout());
-        let to_host = if outbox.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
-        let unsent = self.session.as_ref().is_some_and(|session| !session.unsent().is_empty());
-        let control = if unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        let reads_output = self.reads_output(outbox);
-        let (mut sources, mut polled) = (Vec::with_capacity(6), Vec::with_capacity(6));
-        let mut watch = |source: fn(&mut Ready) -> &mut bool, descriptor, flags| {
-            sources.push(source);
-            polled.push(PollFd::from_borrowed_fd(descriptor, flags));
-        };
-        watch(|ready| &mut ready.host, stdin, PollFlags::IN);
-        watch(|ready| &mut ready.child, self.signals.as_fd(), PollFlags::IN);
-        if let Some(descriptor) = &self.interpreter.control {
-            watch(|ready| &mut ready.control, descriptor.as_fd(), control);
-        }
-        if let Some(descriptor) = self.interpreter.stdout.as_ref().filter(|_| reads_output) {
-            watch(|ready| &mut ready.stdout, descriptor.as_fd(), PollFlags::IN);
-        }
-        if let Some(descriptor) = self.interpreter.stderr.as_ref().filter(|_| reads_output) {
-            watch(|ready| &mut ready.stderr, descriptor.as_fd(), PollFlags::IN);
-        }
-        polled.push(PollFd::from_borrowed_fd(stdout, to_host));
-        let timeout =
-            self.timeout(outbox).map(|wait| Timespec::try_from(wait).expect("no wait is longer than seconds"));
-        match poll(&mut polled, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(End::Fault(format!("poll: {errno}"))),
-        }
-        let to_host = polled.pop().map_or(PollFlags::empty(), |host| host.revents());
-        if to_host.intersects(PollFlags::ERR | PollFlags::NVAL) {
-            return Err(End::HostGone);
-        }
-        let mut ready = Ready::default();
-        for (source, polled) in sources.into_iter().zip(polled) {
-            *source(&mut ready) = !polled.revents().is_empty();
-        }
-        Ok(ready)
-    }
-
-    fn timeout(&self, outbox: &Outbox) -> Option<Duration> {
-        if self.is_draining() {
-            return outbox.has_room().then_some(Duration::ZERO);
-        }
-        if self.rest == Rest::Unknown {
-            return Some(Duration::ZERO);
-        }
-        if self.is_killing() {
-            return Some(KILL_AGAIN);
-        }
-        let due = self.census.as_ref().filter(|_| self.is_running())?.due()?;
-        Some(due.saturating_duration_since(Instant::now()))
     }
 
     /// Whether the workload's pipes are of interest: while its program runs, is within its budget, and the host keeps
@@ -310,8 +249,8 @@ impl Supervisor {
         if self.session.is_some() {
             return Err(End::Fault("the host started a second program".to_owned()));
         }
-        if start.language != self.language {
-            let (ours, theirs) = (self.language.as_str(), start.language.as_str());
+        if start.language != self.launch.language {
+            let (ours, theirs) = (self.launch.language.as_str(), start.language.as_str());
             return Err(End::Fault(format!("this sandbox was prepared for {ours}, the program is for {theirs}")));
         }
         let env: Vec<_> = self.interpreter.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -360,6 +299,15 @@ impl Supervisor {
         }
     }
 
+    /// Once the program runs there is nothing left to be done but to kill and to reap.
+    fn settle(&mut self) -> Result<(), End> {
+        if !self.settled && self.is_running() {
+            self.settled = true;
+            setup::keep(CapabilitySet::KILL).map_err(|errno| End::Fault(format!("giving up capabilities: {errno}")))?;
+        }
+        Ok(())
+    }
+
     fn forward(&mut self, stream: Stream, outbox: &mut Outbox) {
         if !self.reads_output(outbox) {
             return;
@@ -392,83 +340,6 @@ impl Supervisor {
         let now = Instant::now();
         if census.looks(now, child_ended) && census.is_exceeded(now) {
             outbox.push(&GuestFrame::Exceeded { limit: GuestLimit::Pids });
-        }
-    }
-
-    fn reap(&mut self, outbox: &mut Outbox) -> Result<(), End> {
-        // The descriptor only says that there is something to reap; which children, the reaping itself finds out.
-        while matches!(rustix::io::read(&self.signals, &mut *self.chunk), Ok(1..)) {}
-        let reaped = self.processes.reap(self.interpreter.pid);
-        self.rest = reaped.rest;
-        if let Some(exit) = reaped.first {
-            self.first_ended(exit, outbox)?;
-        }
-        if self.is_killing() {
-            self.kill();
-        }
-        Ok(())
-    }
-
-    fn first_ended(&mut self, exit: Exit, outbox: &mut Outbox) -> Result<(), End> {
-        self.listen_to_language_host(outbox);
-        if !self.session.as_ref().is_some_and(Session::is_started) {
-            let name = self.language.as_str();
-            let words = self.last_words();
-            return Err(End::Fault(format!("the {name} host ended before its program: {}: {words}", describe(exit))));
-        }
-        let now = Instant::now();
-        self.ended = Some(Ended { exit, deadline: now + UNKILLABLE, kill_at: now, gave_up: false, said: false });
-        if let Some(census) = &self.census {
-            census.close();
-        }
-        Ok(())
-    }
-
-    /// What an interpreter that could not start has to say about it.
-    fn last_words(&mut self) -> String {
-        let stderr = self.interpreter.stderr.as_ref();
-        let count = stderr.and_then(|stderr| rustix::io::read(stderr, &mut *self.chunk).ok()).unwrap_or(0);
-        String::from_utf8_lossy(&self.chunk[..count.min(MAX_FAULT_BYTES / 2)]).into_owned()
-    }
-
-    fn kill(&mut self) {
-        let Some(ended) = &mut self.ended else { return };
-        let now = Instant::now();
-        if now >= ended.kill_at {
-            ended.kill_at = now + KILL_AGAIN;
-            self.processes.kill();
-        }
-        if now >= ended.deadline && !ended.gave_up {
-            ended.gave_up = true;
-            log::line("processes are left that SIGKILL does not end");
-        }
-    }
-
-    /// Once the pipes are empty, says the last words and waits for them to be taken.
-    fn finish(&mut self, outbox: &mut Outbox) -> Result<(), End> {
-        let draining = self.is_draining();
-        let (Some(session), Some(ended)) = (&mut self.session, &mut self.ended) else { return Ok(()) };
-        let interpreter = &self.interpreter;
-        let silent = interpreter.stdout.is_none() && interpreter.stderr.is_none() || session.budget.is_exceeded();
-        if draining && silent && interpreter.control.is_none() && outbox.has_room() {
-            session.send_last_result(outbox);
-            outbox.push(&session.exited(ended.exit));
-            ended.said = true;
-            outbox.flush_some();
-        }
-        if ended.said && outbox.is_empty() { Err(End::Complete) } else { Ok(()) }
-    }
-
-    /// Leaves nothing behind. As pid 1, leaving is enough: the kernel ends the whole namespace.
-    fn kill_and_wait(&mut self) {
-        let deadline = Instant::now() + UNKILLABLE;
-        while self.processes == Processes::Descendants && self.rest != Rest::None && Instant::now() < deadline {
-            self.processes.kill();
-            let mut ended = [PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
-            let pause = Timespec::try_from(KILL_AGAIN).expect("a few milliseconds");
-            // Interrupted or not, the next round looks again.
-            let _ = poll(&mut ended, Some(&pause));
-            self.rest = self.processes.reap(self.interpreter.pid).rest;
         }
     }
 }

@@ -128,8 +128,7 @@ impl DataDir {
     pub(crate) fn lock(&self) -> Result<Lock, DataDirError> {
         let path = self.path.join(LOCK);
         let fault = |source| io_error(&path, source);
-        let mut file =
-            private().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
+        let mut file = private().read(true).write(true).create(true).truncate(false).open(&path).map_err(fault)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {

@@ -51,11 +51,16 @@ pub(crate) struct EmbeddedOptions {
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Embedded {
+    running: Running,
+    slot: Slot,
+}
+
+#[derive(Debug)]
+struct Running {
     url: String,
     client: Client,
     engine: Engine,
     state: State,
-    slot: Slot,
     stop: CancellationToken,
     served: JoinHandle<()>,
 }
@@ -65,12 +70,50 @@ impl Embedded {
     pub(crate) async fn start(options: EmbeddedOptions) -> anyhow::Result<Self> {
         process::harden();
         let parent = Layers::embedded(Flags::new()).and_then(|layers| State::read(&layers))?.data_dir.join("embedded");
-        let slot = Slot::take(&parent).with_context(|| format!("no place for a data directory in {}", parent.display()))?;
-        let settings = settings(options, slot.dir.path())?;
-        logging::start(&settings.log);
+        let slot =
+            Slot::take(&parent).with_context(|| format!("no place for a data directory in {}", parent.display()))?;
+        match Running::start(options, &slot.dir).await {
+            Ok(running) => Ok(Self { running, slot }),
+            Err(error) => {
+                // What it says matters more than what is left of a directory.
+                let _ = slot.remove();
+                Err(error)
+            }
+        }
+    }
 
-        let chosen = backends::choose(&settings, &slot.dir).await?;
-        let engine = platform::start(&settings, &slot.dir, &chosen).await?;
+    /// Where it listens.
+    #[expect(dead_code, reason = "for callers that hand the server to another program")]
+    pub(crate) fn url(&self) -> &str {
+        &self.running.url
+    }
+
+    /// A client that may do everything.
+    pub(crate) fn client(&self) -> Client {
+        self.running.client.clone()
+    }
+
+    /// Ends what still runs, removes every sandbox, and the data directory.
+    pub(crate) async fn shutdown(self) -> anyhow::Result<()> {
+        self.running.stop().await?;
+        self.slot.remove()
+    }
+
+    /// The same, and checks the audit log before it is removed; gives the number of its entries.
+    pub(crate) async fn shutdown_and_verify(self) -> anyhow::Result<u64> {
+        let state = self.running.stop().await?;
+        let verified = audit::verify_all(&state, self.slot.dir.path()).await;
+        self.slot.remove()?;
+        verified
+    }
+}
+
+impl Running {
+    async fn start(options: EmbeddedOptions, dir: &DataDir) -> anyhow::Result<Self> {
+        let settings = settings(options, dir.path())?;
+        logging::start(&settings.log);
+        let chosen = backends::choose(&settings, dir).await?;
+        let engine = platform::start(&settings, dir, &chosen).await?;
         let org = engine.ensure_org(ORG).await.context("the org cannot be made")?;
         let key = engine.create_key(org, "embedded", Role::Owner, None, Subject::Operator).await;
         let key = key.context("the key cannot be made")?;
@@ -81,39 +124,14 @@ impl Embedded {
         let router = api::router(engine.clone(), api_settings.clone());
         let stop = CancellationToken::new();
         let served = tokio::spawn(api::serve(listener, router, api_settings, stop.clone()));
-        Ok(Self { url, client, engine, state: settings.state, slot, stop, served })
+        Ok(Self { url, client, engine, state: settings.state, stop, served })
     }
 
-    /// Where it listens.
-    #[expect(dead_code, reason = "for callers that hand the server to another program")]
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// A client that may do everything.
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
-    }
-
-    /// Ends what still runs, removes every sandbox, and the data directory.
-    pub(crate) async fn shutdown(self) -> anyhow::Result<()> {
-        let (_, slot) = self.stop().await?;
-        slot.remove()
-    }
-
-    /// The same, and checks the audit log before it is removed; gives the number of its entries.
-    pub(crate) async fn shutdown_and_verify(self) -> anyhow::Result<u64> {
-        let (state, slot) = self.stop().await?;
-        let verified = audit::verify_all(&state, slot.dir.path()).await;
-        slot.remove()?;
-        verified
-    }
-
-    async fn stop(self) -> anyhow::Result<(State, Slot)> {
+    async fn stop(self) -> anyhow::Result<State> {
         self.engine.shutdown(PATIENCE).await;
         self.stop.cancel();
         self.served.await.context("the API's listener failed")?;
-        Ok((self.state, self.slot))
+        Ok(self.state)
     }
 }
 
@@ -143,8 +161,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// Takes the first one that is free. What a killed process left in it is kept but for its database: the sandboxes
-    /// are still to be removed, the sessions of nobody are not worth to be told.
+    /// Takes the first one that is free. What a killed process left in it is recovered like any server's.
     fn take(parent: &Path) -> anyhow::Result<Self> {
         let parent_dir = DataDir::prepare(parent, true)?;
         for number in 0..SLOTS {

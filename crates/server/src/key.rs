@@ -144,11 +144,7 @@ async fn list(keys: &Keys, org: Option<&str>, json: bool) -> anyhow::Result<()> 
     if !json && listed.is_empty() {
         eprintln!("there are no keys; enclave key create makes one");
     }
-    let text = if json {
-        format!("{}\n", serde_json::to_string(&listed)?)
-    } else {
-        listed.iter().map(line).collect()
-    };
+    let text = if json { format!("{}\n", serde_json::to_string(&listed)?) } else { listed.iter().map(line).collect() };
     std::io::stdout().lock().write_all(text.as_bytes()).context("the keys cannot be written")
 }
 

@@ -9,7 +9,9 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backends, data_dir::DataDir, logging, metrics, platform, process,
+    backends,
+    data_dir::DataDir,
+    logging, metrics, platform, process,
     settings::{
         Layers, Profile, Settings,
         flags::{AllFlags, ConfigFlag},

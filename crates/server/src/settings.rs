@@ -6,7 +6,8 @@
 pub(crate) mod flags;
 pub(crate) mod keys;
 pub(crate) mod layers;
-pub(crate) mod reference;
+#[cfg(test)]
+mod reference;
 pub(crate) mod values;
 
 use std::{
@@ -187,7 +188,9 @@ impl Reader<'_> {
                 metrics_listen: self
                     .text("metrics_listen", |text| if text == "off" { Ok(None) } else { address(text).map(Some) })
                     .flatten(),
-                max_connections: self.text("max_connections", |text| values::number(text, &(1..=1_000_000))).unwrap_or(1),
+                max_connections: self
+                    .text("max_connections", |text| values::number(text, &(1..=1_000_000)))
+                    .unwrap_or(1),
                 body_limit: self.text("body_limit", |text| bytes(text, 1 << 10, 1 << 30)).unwrap_or(0),
             },
             state: self.state(),
@@ -232,13 +235,16 @@ impl Reader<'_> {
 
     fn maxima(&mut self) -> Limits {
         let at_most = |floor: u64, ceiling: u64| move |text: &str| within(values::size(text)?, floor, ceiling, "bytes");
-        let at_most_ms = |floor: u64, ceiling: u64| move |text: &str| within(values::millis(text)?, floor, ceiling, "ms");
+        let at_most_ms =
+            |floor: u64, ceiling: u64| move |text: &str| within(values::millis(text)?, floor, ceiling, "ms");
         let cpu_time = (FLOOR.cpu_time_ms.unwrap_or(0), CEILING.cpu_time_ms.unwrap_or(u64::MAX));
         Limits {
             cpu_millis: self.text("max_cpu", cpu_millis).unwrap_or(0),
             cpu_time_ms: self.text("max_cpu_time", at_most_ms(cpu_time.0, cpu_time.1)),
             memory_bytes: self.text("max_memory", at_most(FLOOR.memory_bytes, CEILING.memory_bytes)).unwrap_or(0),
-            wall_clock_ms: self.text("max_wall_clock", at_most_ms(FLOOR.wall_clock_ms, CEILING.wall_clock_ms)).unwrap_or(0),
+            wall_clock_ms: self
+                .text("max_wall_clock", at_most_ms(FLOOR.wall_clock_ms, CEILING.wall_clock_ms))
+                .unwrap_or(0),
             pids: self.text("max_pids", |text| values::number(text, &(FLOOR.pids..=CEILING.pids))).unwrap_or(0),
             disk_bytes: self.text("max_disk", at_most(FLOOR.disk_bytes, CEILING.disk_bytes)).unwrap_or(0),
             output_bytes: self.text("max_output", at_most(FLOOR.output_bytes, CEILING.output_bytes)).unwrap_or(0),
@@ -273,7 +279,8 @@ impl Reader<'_> {
 }
 
 fn address(text: &str) -> Result<String, String> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
     if port.is_some() { Ok(text.to_owned()) } else { Err(format!("{text:?} is not an address: 127.0.0.1:8088")) }
 }
 

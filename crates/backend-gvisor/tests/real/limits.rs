@@ -139,30 +139,3 @@ print(all(f.read(1 << 20) == bytes([i % 256]) * (1 << 20) for i in range(300)))"
     assert_eq!(ended.seen.stdout, "True\n", "{ended:?}");
     assert_eq!(ended.observation.exceeded, None);
 }
-
-#[tokio::test]
-async fn zz_measure() {
-    let Some(host) = host("x").await else { return };
-    let read = |id: &backend::SandboxId, c: &str, f: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{c}/enclave-{}/{id}/{f}", host.config.instance)).unwrap().trim().to_owned();
-    for lang in ["py", "node"] {
-        let p = if lang == "py" { python("") } else { node("") };
-        let prep = { use backend::SessionBackend; host.gvisor.prepare(&p.shape()).await.unwrap() };
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        println!("NOTE idle {lang} pids {} mem {}", read(&prep.id, "pids", "pids.current"), read(&prep.id, "memory", "memory.usage_in_bytes"));
-        println!("NOTE {}", read(&prep.id, "memory", "memory.stat").lines().take(8).collect::<Vec<_>>().join(" "));
-        host.reclaim(&prep.id).await;
-    }
-    for (n, code) in [
-        (1, "import os,time,sys\nprint('go',flush=True)\ntime.sleep(100)"),
-        (100, "import os,time,sys\nfor _ in range(100):\n  if os.fork()==0: time.sleep(100)\nprint('go',flush=True)\ntime.sleep(100)"),
-        (102, "import threading,time,sys\nfor _ in range(100): threading.Thread(target=time.sleep,args=(100,)).start()\nprint('go',flush=True)\ntime.sleep(100)"),
-        (104, "import os,time,sys\nr,w=os.pipe()\nfor _ in range(100):\n  if os.fork()==0: os.read(r,1)\nprint('go',flush=True)\ntime.sleep(100)"),
-    ] {
-        let mut running = host.start(&python(code).with(|l| { l.pids = 300; l.memory_bytes = 1 << 30; })).await;
-        loop { if let Ok(Some(protocol::GuestFrame::Output { .. })) = running.receiver.next().await { break } }
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        println!("NOTE {n} pids {} mem {} kmem {}", read(&running.id, "pids", "pids.current"), read(&running.id, "memory", "memory.usage_in_bytes"), read(&running.id, "memory", "memory.kmem.usage_in_bytes"));
-        println!("NOTE {}", read(&running.id, "memory", "memory.stat").lines().take(8).collect::<Vec<_>>().join(" "));
-        host.reclaim(&running.id).await;
-    }
-}

@@ -162,6 +162,9 @@ impl Host {
                 frame = running.receiver.next() => match frame {
                     Ok(Some(frame)) => {
                         let last = matches!(frame, GuestFrame::Exited { .. } | GuestFrame::Fault { .. });
+                        if matches!(frame, GuestFrame::Exceeded { .. }) {
+                            self.gvisor.kill(&running.id).await.unwrap();
+                        }
                         seen.take(frame);
                         if last {
                             return termination;

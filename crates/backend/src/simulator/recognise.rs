@@ -62,6 +62,8 @@ struct Reader {
     again: Option<usize>,
     missed: BTreeSet<usize>,
     depth: usize,
+    /// What loops were rolled out into so far, over the whole source.
+    rolled_out: u64,
 }
 
 /// A statement has no place in the model.
@@ -70,12 +72,12 @@ struct NotUnderstood;
 
 impl Reader {
     fn new(language: Language) -> Self {
-        Self { language, instructions: Vec::new(), again: None, missed: BTreeSet::new(), depth: 0 }
+        Self { language, instructions: Vec::new(), again: None, missed: BTreeSet::new(), depth: 0, rolled_out: 0 }
     }
 
     /// A reader for a part of the program.
     fn part(&self) -> Self {
-        Self { depth: self.depth + 1, ..Self::new(self.language) }
+        Self { depth: self.depth + 1, rolled_out: self.rolled_out, ..Self::new(self.language) }
     }
 
     fn block(&mut self, statements: &[Statement]) {

@@ -278,7 +278,9 @@ fn compile(root: &Path) -> Result<(), BuildError> {
     libraries.sort();
     let mut command = of_image(root, "usr/bin/python3");
     // -B and -f: what Python compiles for itself while it does this would carry this machine's paths.
-    command.args(["-B", "-S", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", "-p", "/", "-s"]).arg(root);
+    command
+        .args(["-B", "-S", "-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", "-p", "/", "-s"])
+        .arg(root);
     for library in libraries {
         command.arg(root.join("usr/lib").join(library));
     }

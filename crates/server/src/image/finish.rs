@@ -128,11 +128,10 @@ pub(crate) fn finish(root: &Path) -> io::Result<()> {
         remove(&inside(root, path)?)?;
     }
     remove_all_but_copyright(&inside(root, "usr/share/doc")?)?;
-    for (path, mode) in DIRECTORIES {
+    for (path, _) in DIRECTORIES {
         let path = inside(root, path)?;
         remove(&path)?;
-        fs::create_dir(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(*mode))?;
+        fs::create_dir(path)?;
     }
     for (path, content) in FILES {
         write(root, path, content.as_bytes())?;
@@ -149,6 +148,9 @@ pub(crate) fn finish(root: &Path) -> io::Result<()> {
     let mut open = vec![root.to_owned()];
     while let Some(dir) = open.pop() {
         normalise(&dir, &mut open)?;
+    }
+    for (path, mode) in DIRECTORIES {
+        fs::set_permissions(root.join(path), Permissions::from_mode(*mode))?;
     }
     Ok(())
 }
@@ -242,8 +244,7 @@ fn normalise(dir: &Path, open: &mut Vec<PathBuf>) -> io::Result<()> {
         let mode = entry.metadata()?.permissions().mode() & 0o7777;
         let tidy = if kind.is_dir() {
             open.push(path.clone());
-            // A sticky directory is one that was made writable here, on purpose.
-            if mode & 0o1000 == 0 { 0o755 } else { 0o1777 }
+            0o755
         } else if mode & 0o100 == 0 {
             0o644
         } else {

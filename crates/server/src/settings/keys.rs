@@ -148,13 +148,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: "On SIGTERM or SIGINT: how long running sessions may still take before they are ended. A second signal \
                ends them at once.",
     },
-    Key {
-        name: "max_cpu",
-        section: MAXIMA,
-        value: "CORES",
-        default: Text("16"),
-        help: "Highest limits.cpu.",
-    },
+    Key { name: "max_cpu", section: MAXIMA, value: "CORES", default: Text("16"), help: "Highest limits.cpu." },
     Key {
         name: "max_cpu_time",
         section: MAXIMA,
@@ -177,20 +171,8 @@ pub(crate) const KEYS: &[Key] = &[
         default: Text("24h"),
         help: "Highest limits.wallClockMs.",
     },
-    Key {
-        name: "max_pids",
-        section: MAXIMA,
-        value: "N",
-        default: Text("4096"),
-        help: "Highest limits.pids.",
-    },
-    Key {
-        name: "max_disk",
-        section: MAXIMA,
-        value: "SIZE",
-        default: Text("64GiB"),
-        help: "Highest limits.diskBytes.",
-    },
+    Key { name: "max_pids", section: MAXIMA, value: "N", default: Text("4096"), help: "Highest limits.pids." },
+    Key { name: "max_disk", section: MAXIMA, value: "SIZE", default: Text("64GiB"), help: "Highest limits.diskBytes." },
     Key {
         name: "max_output",
         section: MAXIMA,

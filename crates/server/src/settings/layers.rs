@@ -105,7 +105,9 @@ impl Layers {
     fn add_file(&mut self, path: &Path, text: &str, faults: &mut Vec<String>) {
         let table: toml::Table = match text.parse() {
             Ok(table) => table,
-            Err(error) => return faults.push(format!("{} is not TOML: {}", path.display(), error.to_string().trim_end())),
+            Err(error) => {
+                return faults.push(format!("{} is not TOML: {}", path.display(), error.to_string().trim_end()));
+            }
         };
         for (name, value) in table {
             let Some(key) = keys::find(&name) else {
@@ -286,7 +288,9 @@ mod tests {
 
     #[test]
     fn values_of_a_file_are_text_or_numbers() {
-        for text in ["listen = true", "listen = ['a']", "listen = {a = 1}", "listen = 2026-01-01", "listen", "=", "\u{0}"] {
+        for text in
+            ["listen = true", "listen = ['a']", "listen = {a = 1}", "listen = 2026-01-01", "listen", "=", "\u{0}"]
+        {
             let mut faults = Vec::new();
             Layers::default().add_file(Path::new("f"), text, &mut faults);
             assert_eq!(faults.len(), 1, "{text}");
@@ -338,7 +342,8 @@ mod tests {
 
     #[test]
     fn distances_are_counted_in_edits() {
-        for (a, b, edits) in [("", "", 0), ("abc", "abc", 0), ("abc", "", 3), ("abc", "abd", 1), ("listen", "lisen", 1)] {
+        for (a, b, edits) in [("", "", 0), ("abc", "abc", 0), ("abc", "", 3), ("abc", "abd", 1), ("listen", "lisen", 1)]
+        {
             assert_eq!(distance(a, b), edits, "{a} {b}");
         }
     }

@@ -38,7 +38,7 @@ max_memory = \"2GiB\"
 ";
 
 /// The page.
-pub(crate) fn page() -> String {
+fn page() -> String {
     let mut page = HEAD.to_owned();
     let mut section = "";
     for key in KEYS {

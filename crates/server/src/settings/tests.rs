@@ -45,8 +45,18 @@ fn every_fault_is_told_with_where_it_was_said() {
     .unwrap_err();
     let all = faults.join("\n");
     for flag in [
-        "--listen", "--profile", "--backend", "--max-concurrency", "--max-memory", "--max-cpu", "--max-wall-clock",
-        "--max-pids", "--database-url", "--cgroup-parent", "--log-level", "--metrics-listen",
+        "--listen",
+        "--profile",
+        "--backend",
+        "--max-concurrency",
+        "--max-memory",
+        "--max-cpu",
+        "--max-wall-clock",
+        "--max-pids",
+        "--database-url",
+        "--cgroup-parent",
+        "--log-level",
+        "--metrics-listen",
     ] {
         assert_eq!(faults.iter().filter(|fault| fault.starts_with(&format!("{flag}: "))).count(), 1, "{flag} in {all}");
     }

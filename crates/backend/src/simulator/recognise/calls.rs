@@ -141,6 +141,7 @@ impl Reader {
         }
         let mut part = self.part();
         part.block(&split(body, self.language));
+        self.rolled_out = part.rolled_out;
         if !part.missed.is_empty() {
             return Err(NotUnderstood);
         }

@@ -6,8 +6,10 @@ use protocol::Stream;
 
 use super::{Instruction, NotUnderstood, Reader, Statement, ends, number, text};
 
-/// Instructions that a loop may be rolled out into. A longer one is modelled by its sum.
+/// What all loops of a source together may be rolled out into. Longer ones are modelled by their sum.
 const ROLLED_OUT: u64 = 10_000;
+/// Bytes in an instruction that count as much as one more of them.
+const BYTES_OF_ONE: u64 = 256;
 
 /// How often a loop runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,9 @@ impl Reader {
         let mut part = self.part();
         part.block(body);
         self.missed.append(&mut part.missed);
+        self.rolled_out = part.rolled_out;
         let once = part.instructions;
+        let cost = times.saturating_mul(once.iter().map(weight).sum());
         if times == 0 {
             return Ok(());
         }
@@ -44,7 +48,8 @@ impl Reader {
             self.instructions.extend(once);
         } else if once.last().is_some_and(ends) {
             self.instructions.extend(once);
-        } else if times.saturating_mul(once.len() as u64) <= ROLLED_OUT {
+        } else if cost <= ROLLED_OUT.saturating_sub(self.rolled_out) {
+            self.rolled_out += cost;
             for _ in 0..times {
                 self.instructions.extend(once.iter().cloned());
             }
@@ -64,6 +69,7 @@ impl Reader {
         }
         let mut part = self.part();
         part.block(body);
+        self.rolled_out = part.rolled_out;
         if part.again.is_some()
             || part.instructions.iter().any(takes_time)
             || part.instructions.last().is_some_and(ends)
@@ -120,6 +126,11 @@ fn times(header: &str, bare: &str) -> Option<Times> {
 fn takes_time(instruction: &Instruction) -> bool {
     let (Instruction::Sleep(time) | Instruction::Cpu(Some(time))) = instruction else { return false };
     *time >= Duration::from_millis(1)
+}
+
+fn weight(instruction: &Instruction) -> u64 {
+    let (Instruction::Write(_, bytes) | Instruction::Result(bytes)) = instruction else { return 1 };
+    1 + bytes.len() as u64 / BYTES_OF_ONE
 }
 
 /// So many times the same, at once.

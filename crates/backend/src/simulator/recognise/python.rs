@@ -63,9 +63,14 @@ fn simple(logical: &Logical, line: &str) -> Vec<Statement> {
 
 fn logical_lines(source: &str) -> Vec<Logical> {
     let mut lines = Vec::new();
-    let (mut text, mut first, mut line, mut depth) = (String::new(), 1, 1, 0_usize);
+    let (mut text, mut line, mut depth) = (String::new(), 1, 0_usize);
+    // The line of the first character that is not white.
+    let mut first = None;
     let mut chars = source.char_indices().peekable();
     while let Some((at, char)) = chars.next() {
+        if !char.is_whitespace() && char != '#' {
+            first.get_or_insert(line);
+        }
         match char {
             '#' => while chars.next_if(|(_, next)| *next != '\n').is_some() {},
             '"' | '\'' => {
@@ -80,7 +85,7 @@ fn logical_lines(source: &str) -> Vec<Logical> {
                 if depth > 0 {
                     text.push(' ');
                 } else {
-                    finish(&mut lines, &text, first..line);
+                    finish(&mut lines, &text, first.take().unwrap_or(line)..line);
                     text.clear();
                 }
             }
@@ -93,11 +98,8 @@ fn logical_lines(source: &str) -> Vec<Logical> {
                 text.push(char);
             }
         }
-        if text.trim_start().is_empty() {
-            first = line;
-        }
     }
-    finish(&mut lines, &text, first..line + 1);
+    finish(&mut lines, &text, first.unwrap_or(line)..line + 1);
     lines
 }
 
@@ -156,7 +158,9 @@ mod tests {
     fn hostile_nesting_is_cut_off() {
         let lines: Vec<_> = (0..2_000).map(|depth| format!("{:depth$}if x:\n", "")).collect();
         assert!(!split(&lines.concat()).is_empty());
-        split(&"(".repeat(1_000_000));
+        for text in ["(", " ", "\\\n", "'", "if x:\t", ";"] {
+            split(&text.repeat(500_000));
+        }
         split("'''");
     }
 }

@@ -140,6 +140,18 @@ fn lines_that_are_not_understood_are_counted_and_said() {
 }
 
 #[test]
+fn loops_cannot_multiply_the_size_of_a_program() {
+    let source = format!("for i in range(9000): print('{}')\n", "x".repeat(1000)).repeat(1000);
+    let written =
+        |instruction: &Instruction| if let Instruction::Write(_, data) = instruction { data.len() } else { 0 };
+    let program = python(&source);
+    assert!(program.instructions.iter().map(written).sum::<usize>() < 4 << 20);
+    assert!(program.instructions.len() < 12_000, "{}", program.instructions.len());
+    let nested = "for i in range(9):\n  for j in range(9000): print('x')\n".repeat(20_000);
+    assert!(python(&nested).instructions.len() < 60_000);
+}
+
+#[test]
 fn hostile_sources_are_read_in_bounded_time_and_depth() {
     let deep = format!("{}x{}", "setTimeout(() => ".repeat(20_000), ", 1)".repeat(20_000));
     for source in [deep, "print(".repeat(100_000), "'\"`".repeat(100_000), "enclave.result([[".repeat(50_000)] {

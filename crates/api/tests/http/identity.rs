@@ -1,0 +1,268 @@
+//! Who may do what: every operation of the document, tried by everybody.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use api::{Access, Operation};
+use axum::body::Body;
+use http::{Method, Request};
+use model::access::{Subject, role_allows};
+use serde_json::Value;
+use store::AuditFilter;
+use wire::{AuditType, Role, Scope};
+
+use crate::harness::{Answer, Api, Builder, Key, request};
+
+const ABSENT: &str = "ses_01890a5d-ac96-774b-bcce-b302099a8057";
+
+/// An operation as the document has it.
+struct Documented {
+    operation: Operation,
+    method: Method,
+    path: String,
+}
+
+fn documented() -> Vec<Documented> {
+    let document: Value = serde_json::from_str(&api::openapi_json()).unwrap();
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, details) in item.as_object().unwrap() {
+            let id = details["operationId"].as_str().unwrap();
+            let operation = *Operation::ALL.iter().find(|operation| operation.id() == id).unwrap();
+            found.push(Documented { operation, method: method.to_uppercase().parse().unwrap(), path: path.clone() });
+        }
+    }
+    assert_eq!(found.len(), Operation::ALL.len());
+    found
+}
+
+impl Documented {
+    /// A request that succeeds for who may make it.
+    fn request(&self, key: Option<&Key>, id: &str) -> Request<Body> {
+        let body = if self.method == Method::POST { Body::from(r#"{"code": "1"}"#) } else { Body::empty() };
+        request(self.method.clone(), &self.path.replace("{id}", id), key, body)
+    }
+
+    fn scope(&self) -> Option<Scope> {
+        match self.operation.access() {
+            Access::Public => None,
+            Access::Scope(scope) => Some(scope),
+        }
+    }
+
+    /// The answer must be one that the document lists.
+    fn check(&self, answer: &Answer) {
+        if answer.status.is_client_error() || answer.status.is_server_error() {
+            let codes = self.operation.problems();
+            let code = answer.json()["code"].clone();
+            let listed = codes.iter().any(|listed| serde_json::to_value(listed).unwrap() == code);
+            assert!(listed, "{} answers {code}, which it does not list", self.operation.id());
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_an_identity_only_public_operations_answer() {
+    let api = Api::start().await;
+    let owner = api.owner().await;
+    let id = api.ended_session(&owner, &["exit 0"]).await;
+    for operation in documented() {
+        let answer = api.send(operation.request(None, &id)).await;
+        operation.check(&answer);
+        match operation.operation.access() {
+            Access::Public => assert_eq!(answer.status, 200, "{}", operation.path),
+            Access::Scope(_) => {
+                assert_eq!(answer.status, 401, "{}", operation.path);
+                answer.problem("unauthenticated");
+                assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"enclave\"");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_key_that_works_is_refused_everywhere_and_never_ignored() {
+    let api = Builder::dev().start().await;
+    let owner = api.owner().await;
+    let revoked = api.owner().await;
+    api.engine.revoke_key(api.org, revoked.id, Subject::Operator).await.unwrap();
+    let id = api.ended_session_of_dev().await;
+    let wrong = format!("{}0", &owner.text[..owner.text.len() - 1]);
+    let unknown = owner.text.replacen("ek_0", "ek_1", 1);
+    assert_ne!(unknown, owner.text);
+    let headers = [
+        format!("Bearer {}", revoked.text),
+        format!("Bearer {wrong}"),
+        format!("Bearer {unknown}"),
+        format!("Basic {}", owner.text),
+        format!("Bearer {} x", owner.text),
+        owner.text.clone(),
+        "Bearer".into(),
+        "Bearer ek_".into(),
+        "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJvd25lciJ9.".into(),
+    ];
+    for operation in documented().iter().filter(|operation| operation.scope().is_some()) {
+        for header in &headers {
+            let mut asked = operation.request(None, &id);
+            asked.headers_mut().insert("host", "localhost".parse().unwrap());
+            asked.headers_mut().insert("authorization", header.parse().unwrap());
+            let answer = api.send(asked).await;
+            assert_eq!(answer.status, 401, "{} with {header}", operation.path);
+            answer.problem("unauthenticated");
+            assert!(answer.header("www-authenticate").contains("invalid_token"));
+            assert!(!String::from_utf8_lossy(&answer.bytes).contains("ek_0"), "the key comes back");
+        }
+    }
+}
+
+/// One row per operation: who may call it.
+const TABLE: &[&str] = &[
+    "createSession: developer admin owner",
+    "deleteSession: developer admin owner",
+    "getDocs: nobody viewer developer admin owner audit-only",
+    "getHealth: nobody viewer developer admin owner audit-only",
+    "getOpenApi: nobody viewer developer admin owner audit-only",
+    "getReadiness: nobody viewer developer admin owner audit-only",
+    "getSession: viewer developer admin owner",
+    "getSessionAudit: viewer developer admin owner audit-only",
+    "getSessionResult: viewer developer admin owner",
+    "listBackends: viewer developer admin owner",
+    "listSessions: viewer developer admin owner",
+    "streamSession: viewer developer admin owner",
+];
+
+#[tokio::test]
+async fn every_role_may_do_what_the_table_says_and_nothing_else() {
+    let api = Api::start().await;
+    let owner = api.owner().await;
+    let id = api.ended_session(&owner, &["exit 0"]).await;
+    let mut callers = vec![("nobody".to_owned(), None)];
+    for role in Role::ALL {
+        callers.push((role.to_string(), Some(api.key(api.org, role, None).await)));
+    }
+    callers.push(("audit-only".into(), Some(api.key(api.org, Role::Owner, Some(vec![Scope::AuditRead])).await)));
+    let mut table = Vec::new();
+    let mut refusals = 0;
+    for operation in documented() {
+        let mut row = format!("{}:", operation.operation.id());
+        for (name, key) in &callers {
+            let answer = api.send(operation.request(key.as_ref(), &id)).await;
+            operation.check(&answer);
+            match answer.status.as_u16() {
+                200 | 201 => {
+                    row.push(' ');
+                    row.push_str(name);
+                }
+                401 => assert!(key.is_none(), "{name} {answer:?}"),
+                403 => {
+                    let problem = answer.problem("forbidden");
+                    let scope = operation.scope().unwrap();
+                    assert!(problem["detail"].as_str().unwrap().contains(scope.as_str()), "{answer:?}");
+                    refusals += 1;
+                }
+                other => panic!("{name} got {other}: {answer:?}"),
+            }
+        }
+        table.push(row);
+    }
+    table.sort();
+    assert_eq!(table, TABLE);
+
+    let audited =
+        api.store.tenant(api.org).audit(AuditFilter { session: None, after_seq: 0, limit: 1000 }).await.unwrap();
+    let denied: Vec<_> = audited.iter().filter(|event| event.kind == AuditType::AccessDenied).collect();
+    assert_eq!(denied.len(), refusals);
+    assert!(denied.iter().any(|event| event.data["operation"] == "createSession" && event.data["role"] == "viewer"));
+}
+
+#[tokio::test]
+async fn a_key_narrowed_beyond_its_role_gains_nothing() {
+    let api = Api::start().await;
+    let key = api.key(api.org, Role::Viewer, Some(Scope::ALL.to_vec())).await;
+    let answer = api.post(&key, r#"{"code": "1"}"#).await;
+    assert_eq!(answer.status, 403);
+    assert!(!role_allows(Role::Viewer, Scope::SessionsWrite));
+}
+
+#[tokio::test]
+async fn another_orgs_session_cannot_be_told_from_one_that_does_not_exist() {
+    let api = Api::start().await;
+    let owner = api.owner().await;
+    let stranger = api.key(api.other, Role::Owner, None).await;
+    let finished = api.ended_session(&owner, &["exit 0"]).await;
+    let running = api.session(&owner, &["sleep 1h"]).await;
+    let mut tried = 0;
+    for operation in documented().iter().filter(|operation| operation.path.contains("{id}")) {
+        let absent = comparable(api.send(operation.request(Some(&stranger), ABSENT)).await);
+        assert!(absent.starts_with("404"), "{absent}");
+        for id in [finished.as_str(), running.as_str(), "nonsense", "ses_", "%FF", "..%2f", "ses_%00"] {
+            let answer = comparable(api.send(operation.request(Some(&stranger), id)).await);
+            assert_eq!(answer, absent, "{} of {id}", operation.operation.id());
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 5 * 7);
+    let still = api.get(&owner, &format!("/v1/sessions/{running}")).await.json();
+    assert_eq!(still["outcome"], Value::Null, "{still}");
+    assert_eq!(api.get(&stranger, "/v1/sessions").await.json()["items"], serde_json::json!([]));
+}
+
+/// An answer without what differs from request to request.
+fn comparable(answer: Answer) -> String {
+    let id = answer.header("x-request-id").to_owned();
+    let mut headers: Vec<_> = answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+    headers.sort();
+    let text =
+        format!("{} {} {}", answer.status.as_u16(), headers.join("\n"), String::from_utf8(answer.bytes).unwrap());
+    text.replace(&id, "<id>")
+}
+
+#[tokio::test]
+async fn the_body_is_not_touched_before_the_caller_is_known_and_allowed() {
+    let api = Api::start().await;
+    let viewer = api.key(api.org, Role::Viewer, None).await;
+    let owner = api.owner().await;
+    for (key, status, touched) in [(None, 401, false), (Some(&viewer), 403, false), (Some(&owner), 201, true)] {
+        let polled = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&polled);
+        let body = Body::from_stream(futures::stream::once(async move {
+            seen.store(true, Ordering::Relaxed);
+            Ok::<_, Infallible>(r#"{"code": "1"}"#)
+        }));
+        let answer = api.send(request(Method::POST, "/v1/sessions", key, body)).await;
+        assert_eq!((answer.status.as_u16(), polled.load(Ordering::Relaxed)), (status, touched));
+    }
+}
+
+#[tokio::test]
+async fn the_dev_profile_needs_no_key_and_only_when_both_engine_and_api_are_told_so() {
+    let create = || {
+        let mut asked = request(Method::POST, "/v1/sessions", None, r#"{"code": "1"}"#.into());
+        asked.headers_mut().insert("host", "127.0.0.1:8088".parse().unwrap());
+        asked
+    };
+    let api = Builder::dev().start().await;
+    let answer = api.send(create()).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.json()["createdBy"], "dev");
+
+    let mut only_engine = Builder::dev();
+    only_engine.settings.profile_is_dev = false;
+    assert_eq!(only_engine.start().await.send(create()).await.status, 401);
+
+    let only_api = Builder::default().settings(|settings| settings.profile_is_dev = true);
+    assert_eq!(only_api.start().await.send(create()).await.status, 401);
+}
+
+impl Api {
+    async fn ended_session_of_dev(&self) -> String {
+        let mut asked = request(Method::POST, "/v1/sessions", None, r#"{"code": "1"}"#.into());
+        asked.headers_mut().insert("host", "localhost".parse().unwrap());
+        self.send(asked).await.json()["id"].as_str().unwrap().to_owned()
+    }
+}

@@ -1,0 +1,13 @@
+//! The API over a real engine, the simulator and SQLite: through the router alone where that is enough, over TCP where
+//! the connection is what is tested.
+
+mod bad_input;
+mod browsers;
+mod faults;
+mod harness;
+mod identity;
+mod public;
+mod serving;
+mod sessions;
+mod sockets;
+mod streams;

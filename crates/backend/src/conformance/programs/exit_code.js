@@ -1,0 +1,3 @@
+// Ends with a code of its own.
+// sim: exit 7
+process.exit(7);

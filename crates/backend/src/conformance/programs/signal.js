@@ -1,0 +1,3 @@
+// Dies of a signal.
+// sim: signal 9
+process.kill(process.pid, "SIGKILL");

@@ -1,0 +1,6 @@
+# Burns CPU time until something stops it.
+# sim: stdout spinning\n
+# sim: cpu 1000h
+print("spinning", flush=True)
+while True:
+    pass

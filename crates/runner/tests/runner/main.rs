@@ -1,0 +1,9 @@
+//! The runner as a process: real frames, real interpreters, an ordinary user. What a host lacks is a printed skip.
+
+mod host;
+mod hostile;
+mod node;
+mod output;
+mod pid1;
+mod python;
+mod support;

@@ -1,0 +1,244 @@
+//! `enclave run`: one program, from the command line to its exit code.
+
+mod exit;
+mod report;
+mod request;
+mod screen;
+mod terminal;
+
+use std::{
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use clap::Args;
+use client::{Client, ClientError, Retry};
+use futures::StreamExt;
+use wire::{Chunk, CreateSession, Session, SessionId, SessionResult, StreamFrame};
+
+use crate::{
+    backends::NoBackend,
+    embedded::{Embedded, EmbeddedOptions},
+    run::{
+        request::ProgramArgs,
+        screen::{Closed, Form, Screen, Stream},
+    },
+    signals::Signals,
+};
+
+/// Signals after which nothing is waited for any more.
+const LAST_SIGNAL: u32 = 3;
+
+/// Run one program, and leave with its exit code.
+///
+/// The program runs on the server that --url or ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY. Without one, a
+/// server is started for it on the strongest backend of this machine, and removed afterwards.
+///
+/// stdout has the program's standard output and nothing else; stderr has its standard error, then the verdict and the
+/// JSON that it gave to enclave.result. With --json, stdout has one line, the result as a JSON object with the session in
+/// it, and the program's output goes to stderr. On a terminal, control sequences in the output are made visible instead of
+/// obeyed, all but colours; a pipe or a file gets the bytes as they are.
+///
+/// Ctrl-C cancels the session and waits until its sandbox is gone.
+#[derive(Args, Debug)]
+#[command(after_help = exit::TABLE)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    program: ProgramArgs,
+    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --url]
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Server to run on, http://127.0.0.1:8088 for example
+    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE)]
+    url: Option<String>,
+    /// Print the result and the session as one JSON object, the only line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let mut screen = Screen::new(if args.json { Form::Json } else { Form::Text });
+    let signals = Signals::take()?;
+    let mut request = match args.program.request() {
+        Ok(request) => request,
+        Err(error) => {
+            screen.say(&error.to_string());
+            return Ok(exit::REFUSED.into());
+        }
+    };
+    match args.url.filter(|url| !url.is_empty()) {
+        Some(url) => {
+            request.backend = args.backend;
+            let client = match client::key_from_env().and_then(|key| Client::new(&url, key)) {
+                Ok(client) => client,
+                Err(error) => {
+                    screen.say(&error.chain());
+                    return Ok(exit::REFUSED.into());
+                }
+            };
+            if client.is_in_clear() {
+                screen.say("the server is reached by plain HTTP: the API key can be read on the network on its way");
+            }
+            Ok(session(&client, &request, &mut screen, &signals).await.into())
+        }
+        None => on_embedded(args.backend, &request, &mut screen, &signals).await,
+    }
+}
+
+async fn on_embedded(
+    backend: Option<String>,
+    request: &CreateSession,
+    screen: &mut Screen,
+    signals: &Signals,
+) -> anyhow::Result<ExitCode> {
+    let embedded = match Embedded::start(EmbeddedOptions { backend }).await {
+        Ok(embedded) => embedded,
+        Err(error) => {
+            let code = if error.is::<NoBackend>() { exit::UNREACHABLE } else { exit::REFUSED };
+            for line in format!("{error:#}").lines() {
+                screen.say(line);
+            }
+            return Ok(code.into());
+        }
+    };
+    let client = embedded.client().with_retry(Retry { attempts: 2, ..Retry::default() });
+    let code = session(&client, request, screen, signals).await;
+    // Said, but the program's verdict stays the exit code.
+    if let Err(error) = embedded.shutdown().await {
+        screen.say(&format!("the server did not end cleanly: {error:#}"));
+    }
+    Ok(code.into())
+}
+
+/// Runs the session to its end, and gives the exit code.
+async fn session(client: &Client, request: &CreateSession, screen: &mut Screen, signals: &Signals) -> u8 {
+    let created = tokio::select! {
+        biased;
+        () = signals.at_least(1) => {
+            screen.say("cancelled before there was a session");
+            return exit::CANCELLED;
+        }
+        created = client.create(request) => created,
+    };
+    let created = match created {
+        Ok(created) => created,
+        Err(error) => return refused(&error, screen),
+    };
+    let cancelling = Canceller::start(client, created.id, signals);
+    let followed = follow(client, created.id, screen, &cancelling).await;
+    screen.end_output();
+    let (session, result) = match followed {
+        Ok(followed) => followed,
+        Err(error) => return lost(&error, created.id, screen),
+    };
+    screen.say(&report::verdict(&session, &result));
+    for denial in &result.denials {
+        screen.say(&format!("denied {}: {}", denial.attempted, denial.reason));
+    }
+    if let Some(given) = &result.result {
+        // Indented JSON, on stderr like everything that Enclave says; --json is for programs.
+        let pretty = serde_json::to_string_pretty(given).unwrap_or_default();
+        screen.say(&format!("result {pretty}"));
+    }
+    let printed = screen.json(&report::object(&session, &result));
+    if printed.is_err() || cancelling.output_closed() { exit::CLOSED } else { exit::code(&result) }
+}
+
+/// Shows what comes until the end, then gives the session as it is then.
+async fn follow(
+    client: &Client,
+    id: SessionId,
+    screen: &mut Screen,
+    cancelling: &Canceller,
+) -> Result<(Session, SessionResult), ClientError> {
+    let mut frames = client.stream(id);
+    let mut result = None;
+    while let Some(frame) = frames.next().await {
+        match frame?.1 {
+            StreamFrame::Stdout(chunk) => cancelling.unless_written(screen.output(Stream::Stdout, &bytes(&chunk))),
+            StreamFrame::Stderr(chunk) => cancelling.unless_written(screen.output(Stream::Stderr, &bytes(&chunk))),
+            StreamFrame::Gap(gap) => screen.say(&format!("{} bytes of output are missing here", gap.dropped_bytes)),
+            StreamFrame::Result(arrived) => result = Some(*arrived),
+            StreamFrame::Audit(_) | StreamFrame::Phase(_) | StreamFrame::End(_) => {}
+        }
+    }
+    let result = match result {
+        Some(result) => result,
+        None => client.result(id, std::time::Duration::from_secs(10)).await?,
+    };
+    Ok((client.session(id).await?, result))
+}
+
+/// The exact bytes of a chunk.
+fn bytes(chunk: &Chunk) -> Vec<u8> {
+    let exact = chunk.base64.as_ref().and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    exact.unwrap_or_else(|| chunk.text.clone().into_bytes())
+}
+
+fn refused(error: &ClientError, screen: &mut Screen) -> u8 {
+    for line in report::error_lines(error) {
+        screen.say(&line);
+    }
+    // If nobody reads it, the exit code still says it.
+    let _ = screen.json(&report::error_object(error));
+    match error.problem() {
+        Some(problem) if problem.status < 500 && problem.status != 429 => exit::REFUSED,
+        Some(_) | None => exit::UNREACHABLE,
+    }
+}
+
+fn lost(error: &ClientError, id: SessionId, screen: &mut Screen) -> u8 {
+    screen.say(&format!("{id} could not be followed to its end; it goes on without a reader"));
+    refused(error, screen);
+    exit::UNREACHABLE
+}
+
+/// Cancels the session when it is told to stop, from a task of its own: it works while output is being written to
+/// somebody who does not read it.
+struct Canceller {
+    task: tokio::task::JoinHandle<()>,
+    closed: Arc<AtomicBool>,
+    wake: Arc<tokio::sync::Notify>,
+}
+
+impl Canceller {
+    fn start(client: &Client, id: SessionId, signals: &Signals) -> Self {
+        let (closed, wake) = (Arc::<AtomicBool>::default(), Arc::<tokio::sync::Notify>::default());
+        let (client, signals, woken) = (client.clone(), signals.clone(), Arc::clone(&wake));
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = signals.at_least(1) => eprintln!("enclave: cancelling; waiting until the sandbox is gone"),
+                () = woken.notified() => {}
+            }
+            tokio::select! {
+                // The stream tells what became of it.
+                _ = client.delete(id) => {}
+                () = signals.at_least(LAST_SIGNAL) => {}
+            }
+            signals.at_least(LAST_SIGNAL).await;
+            eprintln!("enclave: left without waiting; what is left is removed by the next start");
+            std::process::exit(exit::CANCELLED.into());
+        });
+        Self { task, closed, wake }
+    }
+
+    fn unless_written(&self, written: Result<(), Closed>) {
+        if written.is_err() && !self.closed.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn output_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Canceller {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

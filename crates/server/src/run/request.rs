@@ -1,0 +1,202 @@
+//! From the command line to a request.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use wire::{CreateSession, Language, Limits};
+
+use crate::settings::values;
+
+/// No server takes more in one request; the file is not read to its end to find that out.
+const MAX_PROGRAM_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The program and its policy.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ProgramArgs {
+    /// The program, or - for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Arguments of the program. Not for secrets: shown in the session
+    #[arg(value_name = "ARGS", last = true)]
+    args: Vec<String>,
+    /// What the program is written in: python or node [default: by the file's extension, else python]
+    #[arg(long, value_parser = language)]
+    language: Option<Language>,
+    /// CPU rate in cores; more is throttled
+    #[arg(long, value_name = "CORES", value_parser = values::cores, help_heading = "Limits")]
+    cpu: Option<f64>,
+    /// CPU time of all its processes, 10s for example
+    #[arg(long, value_name = "DURATION", value_parser = values::millis, help_heading = "Limits")]
+    cpu_time: Option<u64>,
+    /// Memory, 512MiB for example
+    #[arg(long, value_name = "SIZE", value_parser = values::size, help_heading = "Limits")]
+    memory: Option<u64>,
+    /// Time, 60s for example
+    #[arg(long, value_name = "DURATION", value_parser = values::millis, help_heading = "Limits")]
+    wall: Option<u64>,
+    /// Processes and threads at once
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pids: Option<u32>,
+    /// Files that it writes, 512MiB for example
+    #[arg(long, value_name = "SIZE", value_parser = values::size, help_heading = "Limits")]
+    disk: Option<u64>,
+    /// Output, 10MiB for example
+    #[arg(long, value_name = "SIZE", value_parser = values::size, help_heading = "Limits")]
+    output: Option<u64>,
+    /// Variable of the program's environment; may be repeated. Not for secrets: shown in the session
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
+    env: Vec<(String, String)>,
+    /// Label of the session; may be repeated
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Image that the sandbox is made from
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
+}
+
+/// Why there is no request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProgramError {
+    #[error("{} cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} is larger than {MAX_PROGRAM_BYTES} bytes", .0.display())]
+    TooLarge(PathBuf),
+    #[error("{} is not UTF-8", .0.display())]
+    NotText(PathBuf),
+    #[error("--{option} {name} is given twice")]
+    Twice { option: &'static str, name: String },
+}
+
+impl ProgramArgs {
+    /// Reads the program and puts the request together.
+    pub(super) fn request(self) -> Result<CreateSession, ProgramError> {
+        let language = self.language.unwrap_or_else(|| by_extension(&self.file));
+        Ok(CreateSession {
+            code: Some(read(&self.file)?),
+            language,
+            limits: Limits {
+                cpu: self.cpu,
+                cpu_time_ms: self.cpu_time,
+                memory_bytes: self.memory,
+                wall_clock_ms: self.wall,
+                pids: self.pids,
+                disk_bytes: self.disk,
+                output_bytes: self.output,
+            },
+            args: self.args,
+            env: unique("env", self.env)?,
+            labels: unique("label", self.labels)?,
+            image: self.image,
+            ..CreateSession::default()
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, ProgramError> {
+    let unreadable = |source| ProgramError::Unreadable { path: path.to_owned(), source };
+    let source: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(unreadable)?) };
+    let mut bytes = Vec::new();
+    source.take(MAX_PROGRAM_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_PROGRAM_BYTES {
+        return Err(ProgramError::TooLarge(path.to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|_| ProgramError::NotText(path.to_owned()))
+}
+
+fn by_extension(path: &Path) -> Language {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("js" | "mjs" | "cjs") => Language::Node,
+        Some(_) | None => Language::Python,
+    }
+}
+
+fn language(text: &str) -> Result<Language, String> {
+    [Language::Python, Language::Node]
+        .into_iter()
+        .find(|language| language.as_str() == text)
+        .ok_or_else(|| format!("{text:?} is not a language: python or node"))
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn unique(option: &'static str, pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, ProgramError> {
+    let mut map = BTreeMap::new();
+    for (name, value) in pairs {
+        if map.insert(name.clone(), value).is_some() {
+            return Err(ProgramError::Twice { option, name });
+        }
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        program: ProgramArgs,
+    }
+
+    fn request(line: &[&str]) -> Result<CreateSession, String> {
+        let line = Line::try_parse_from([&["run"], line].concat()).map_err(|error| error.to_string())?;
+        line.program.request().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_becomes_a_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.mjs");
+        std::fs::write(&file, "enclave.result(1)").unwrap();
+        let line = "--cpu 0.5 --cpu-time 2s --memory 64MiB --wall 5s --pids 20 --disk 1MiB --output 1KiB --env A=b=c \
+                    --label team=x --image y -- -v --json";
+        let mut words = vec![file.to_str().unwrap()];
+        words.extend(line.split_whitespace());
+        let request = request(&words).unwrap();
+        assert_eq!(request.code.as_deref(), Some("enclave.result(1)"));
+        assert_eq!(request.language, Language::Node);
+        assert_eq!(
+            request.limits,
+            Limits {
+                cpu: Some(0.5),
+                cpu_time_ms: Some(2000),
+                memory_bytes: Some(64 << 20),
+                wall_clock_ms: Some(5000),
+                pids: Some(20),
+                disk_bytes: Some(1 << 20),
+                output_bytes: Some(1024),
+            }
+        );
+        assert_eq!(request.args, ["-v", "--json"]);
+        assert_eq!(request.env, BTreeMap::from([("A".into(), "b=c".into())]));
+        assert_eq!(request.labels, BTreeMap::from([("team".into(), "x".into())]));
+        assert_eq!(request.image.as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_program_is_refused_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.py");
+        std::fs::write(&file, b"\xff").unwrap();
+        let file = file.to_str().unwrap();
+        assert!(request(&[file]).unwrap_err().contains("is not UTF-8"));
+        assert!(request(&["/dev/zero"]).unwrap_err().contains("is larger than"));
+        assert!(request(&["/nonexistent.py"]).unwrap_err().contains("cannot be read"));
+        assert!(request(&["/dev/null", "--env", "A=1", "--env", "A=2"]).unwrap_err().contains("given twice"));
+        for bad in [["--env", "A"], ["--env", "=b"], ["--memory", "64MB"], ["--wall", "5"], ["--language", "ruby"]] {
+            assert!(request(&[&["/dev/null"], bad.as_slice()].concat()).is_err(), "{bad:?}");
+        }
+    }
+}
