@@ -154,6 +154,7 @@ impl Inner {
                 }
                 None => {
                     group.kill(END_PATIENCE);
+                    live::bury_dead(&group, None);
                 }
             }
         };

@@ -254,11 +254,15 @@ impl Processes {
             process::reap(&child);
         }
         // Whoever ended before it was taken hold of.
-        for dead in process::dead_children() {
-            let is_ours = self.user.is_some_and(|first| identity::is_of(first, dead.user));
-            if is_ours || group.is_unified_path_of(&dead.cgroups) {
-                dead.bury();
-            }
+        bury_dead(group, self.user);
+    }
+}
+
+/// Lets go of children of this process that were of a sandbox, known by its group or by its users.
+pub(crate) fn bury_dead(group: &Group, user: Option<u32>) {
+    for dead in process::dead_children() {
+        if user.is_some_and(|first| identity::is_of(first, dead.user)) || group.is_unified_path_of(&dead.cgroups) {
+            dead.bury();
         }
     }
 }

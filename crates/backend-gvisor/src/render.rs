@@ -109,13 +109,13 @@ pub(crate) fn config(wanted: &Wanted<'_>) -> Spec {
     let mounts = vec![
         // runsc starts the runner from a descriptor, which /proc/self/exe would show as a name that static C libraries
         // do not bear. The runner mounts the real one.
-        tmpfs("/proc", &["ro", "size=4096"]),
+        tmpfs("/proc", &["ro", "size=4096", "mode=0555"]),
         // An empty one, instead of one that tells about the host's hardware.
-        tmpfs("/sys", &["ro", "size=65536"]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["size=65536"]),
+        tmpfs("/sys", &["ro", "size=65536", "mode=0555"]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["size=65536", "mode=0555"]),
         tmpfs("/dev", &["size=65536"]),
         // Until the runner has bound the disk's part to it.
-        tmpfs("/tmp", &["size=65536"]),
+        tmpfs("/tmp", &["size=65536", "mode=0755"]),
         mount(DISK, "bind", &disk, &["rw", &size, "mode=0700"]),
     ];
     let capabilities = || CAPABILITIES.into_iter().collect::<std::collections::HashSet<_>>();
@@ -251,11 +251,14 @@ mod tests {
                 "noNewPrivileges": true
             },
             "mounts": [
-                { "destination": "/proc", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=4096"] },
-                { "destination": "/sys", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=65536"] },
-                { "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["size=65536"] },
+                { "destination": "/proc", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=4096", "mode=0555"] },
+                { "destination": "/sys", "type": "tmpfs", "source": "tmpfs", "options": ["ro", "size=65536", "mode=0555"] },
+                {
+                    "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                    "options": ["size=65536", "mode=0555"]
+                },
                 { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["size=65536"] },
-                { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=65536"] },
+                { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=65536", "mode=0755"] },
                 {
                     "destination": "/disk", "type": "bind", "source": "/proc/self/fd/7/disk",
                     "options": ["rw", "size=68157440", "mode=0700"]

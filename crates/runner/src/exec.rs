@@ -17,6 +17,8 @@ use rustix::{
 /// Room for the child's few system calls.
 const STACK_BYTES: usize = 64 * 1024;
 
+use crate::filter::Filter;
+
 /// What to start, and as what. Everything that needs memory is made before the child exists.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
@@ -31,6 +33,8 @@ pub(crate) struct Program<'a> {
     pub(crate) descriptors: &'a [BorrowedFd<'a>],
     /// Open files: what the program has, and the most it may ask for.
     pub(crate) open_files: (u64, u64),
+    /// System calls that it is refused.
+    pub(crate) filter: &'a Filter,
 }
 
 /// What the child reads, and where it leaves the reason why it could not go on.
@@ -114,7 +118,8 @@ fn confine(program: &Program<'_>) -> Result<(), Errno> {
     for (target, descriptor) in (0..).zip(program.descriptors) {
         place(*descriptor, target)?;
     }
-    Ok(())
+    // Last: what is done above is more than the program may.
+    program.filter.install().map_err(|_| Errno::PERM)
 }
 
 fn limit(resource: Resource, current: u64, maximum: u64) -> Result<(), Errno> {
@@ -170,6 +175,7 @@ mod tests {
             user: None,
             descriptors: &[null.as_fd(), writer.as_fd(), writer.as_fd()],
             open_files: (64, 128),
+            filter: &Filter::new().expect("compiles"),
         })?;
         drop(writer);
         let mut output = String::new();

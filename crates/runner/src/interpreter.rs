@@ -16,6 +16,7 @@ use rustix::{io::Errno, process::Pid};
 
 use crate::{
     exec::{self, Program},
+    filter::Filter,
     hosts,
     setup::User,
 };
@@ -64,6 +65,8 @@ pub(crate) enum SpawnError {
     Spawn(PathBuf, io::Error),
     /// Pipes and sockets.
     Plumbing(io::Error),
+    /// The filter of system calls could not be compiled for this machine.
+    Filter(seccompiler::BackendError),
 }
 
 impl std::fmt::Display for SpawnError {
@@ -71,6 +74,7 @@ impl std::fmt::Display for SpawnError {
         match self {
             Self::Missing { name, path } => write!(f, "no executable {name} in {}", path.display()),
             Self::Spawn(program, error) => write!(f, "starting {}: {error}", program.display()),
+            Self::Filter(error) => write!(f, "the filter of system calls: {error}"),
             Self::Plumbing(error) => write!(f, "connecting the language host: {error}"),
         }
     }
@@ -111,6 +115,7 @@ impl Interpreter {
             .collect::<Result<_, _>>()?;
         let environment: Vec<_> =
             env.iter().map(|(name, value)| string(format!("{name}={value}").as_bytes())).collect::<Result<_, _>>()?;
+        let filter = Filter::new().map_err(SpawnError::Filter)?;
         let pid = exec::spawn(&Program {
             path: &name,
             arguments: &arguments.iter().map(CString::as_c_str).collect::<Vec<_>>(),
@@ -123,6 +128,7 @@ impl Interpreter {
             // The host programs expect their channel to be number 3.
             descriptors: &[null.as_fd(), their_stdout.as_fd(), their_stderr.as_fd(), their_control.as_fd()],
             open_files: OPEN_FILES,
+            filter: &filter,
         })
         .map_err(|errno| failed(errno.into()))?;
         let ours = |descriptor: OwnedFd| -> Result<Option<OwnedFd>, SpawnError> {

@@ -11,6 +11,7 @@ mod args;
 mod census;
 mod control;
 mod exec;
+mod filter;
 mod hosts;
 mod interpreter;
 mod log;

@@ -146,13 +146,11 @@ impl DataDir {
     /// The pepper, made if there is none.
     pub(crate) fn pepper(&self) -> Result<Pepper, DataDirError> {
         let path = self.path.join(PEPPER);
-        match read_pepper(&path)? {
-            Some(pepper) => Ok(pepper),
-            None => {
-                self.make_pepper(&path)?;
-                read_pepper(&path)?.ok_or(DataDirError::NotAPepper(path))
-            }
+        if let Some(pepper) = read_pepper(&path)? {
+            return Ok(pepper);
         }
+        self.make_pepper(&path)?;
+        read_pepper(&path)?.ok_or(DataDirError::NotAPepper(path))
     }
 
     /// Written whole under another name first, then linked: of two processes that do this at once, one wins and both

@@ -57,7 +57,7 @@ struct Report {
 /// Runs all cases.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new();
-    let embedded = Embedded::start(EmbeddedOptions { backend: args.backend, ..EmbeddedOptions::default() }).await?;
+    let embedded = Embedded::start(EmbeddedOptions { backend: args.backend }).await?;
     let client = embedded.client();
     let backend = client.backends().await?.items.into_iter().next().context("the server has a backend")?;
     screen.say(&format!("backend   {} ({})", backend.name, backend.isolation.as_str()));
@@ -126,7 +126,7 @@ async fn attempt(
         }
     }
     if shown > SHOWN_LINES {
-        screen.output(&format!("... {} more lines", shown - SHOWN_LINES));
+        screen.output("...");
     }
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let result = result.context("the stream ended without a result")?;
@@ -170,9 +170,11 @@ async fn residue_check(client: &Client, sessions: &[Session], screen: &mut Scree
                 if !torn_down {
                     left.push(format!("{} was not torn down", session.id));
                 }
-                sandboxes.extend(page.items.iter().filter(|event| event.kind == AuditType::SandboxProvisioned).filter_map(
-                    |event| event.data.get("sandbox").and_then(|name| name.as_str()).map(ToOwned::to_owned),
-                ));
+                sandboxes.extend(
+                    page.items.iter().filter(|event| event.kind == AuditType::SandboxProvisioned).filter_map(|event| {
+                        event.data.get("sandbox").and_then(|name| name.as_str()).map(ToOwned::to_owned)
+                    }),
+                );
             }
             Err(error) => left.push(format!("{} has no audit trail: {error}", session.id)),
         }

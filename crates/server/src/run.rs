@@ -159,8 +159,8 @@ async fn follow(
     let mut result = None;
     while let Some(frame) = frames.next().await {
         match frame?.1 {
-            StreamFrame::Stdout(chunk) => cancelling.unless_written(screen.output(Stream::Stdout, &bytes(&chunk))),
-            StreamFrame::Stderr(chunk) => cancelling.unless_written(screen.output(Stream::Stderr, &bytes(&chunk))),
+            StreamFrame::Stdout(chunk) => cancelling.unless_written(&screen.output(Stream::Stdout, &bytes(&chunk))),
+            StreamFrame::Stderr(chunk) => cancelling.unless_written(&screen.output(Stream::Stderr, &bytes(&chunk))),
             StreamFrame::Gap(gap) => screen.say(&format!("{} bytes of output are missing here", gap.dropped_bytes)),
             StreamFrame::Result(arrived) => result = Some(*arrived),
             StreamFrame::Audit(_) | StreamFrame::Phase(_) | StreamFrame::End(_) => {}
@@ -226,7 +226,7 @@ impl Canceller {
         Self { task, closed, wake }
     }
 
-    fn unless_written(&self, written: Result<(), Closed>) {
+    fn unless_written(&self, written: &Result<(), Closed>) {
         if written.is_err() && !self.closed.swap(true, Ordering::Relaxed) {
             self.wake.notify_one();
         }

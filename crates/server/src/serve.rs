@@ -170,8 +170,8 @@ fn banner(address: SocketAddr) -> String {
     ];
     let width = lines.iter().map(String::len).max().unwrap_or(0);
     let rule = "!".repeat(width + 6);
-    let body: String = lines.iter().map(|line| format!("!! {line:<width$} !!\n")).collect();
-    format!("{rule}\n{body}{rule}\n")
+    let body: Vec<_> = lines.iter().map(|line| format!("!! {line:<width$} !!")).collect();
+    format!("{rule}\n{}\n{rule}\n", body.join("\n"))
 }
 
 #[cfg(test)]

@@ -1,1 +1,108 @@
-//! To be written.
+//! What every store must do, as test cases that any implementation runs.
+//!
+//! A test file gives a function that opens a fresh database and gets one test per case:
+//!
+//! ```ignore
+//! store::conformance!(crate::open); // async fn open() -> impl store::conformance::Subject
+//! ```
+//!
+//! A case that fails panics.
+
+pub mod audit;
+pub mod closing;
+pub mod hostile;
+pub mod idempotency;
+pub mod keys;
+pub mod listing;
+pub mod sessions;
+pub mod support;
+pub mod system;
+pub mod tenancy;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use wire::OrgId;
+
+use crate::{OutboxMessage, Store};
+
+/// A database under test, fresh.
+#[async_trait]
+pub trait Subject: Send + Sync {
+    /// The store on it.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// Another store on the same database, as another process would have.
+    async fn reopen(&self) -> Arc<dyn Store>;
+
+    /// What the org's outbox holds, in order.
+    async fn outbox(&self, org: OrgId) -> Vec<OutboxMessage>;
+}
+
+/// One test for each case; takes the path of the function that opens a fresh database.
+#[macro_export]
+macro_rules! conformance {
+    ($open:path) => {
+        $crate::conformance! { @cases $open;
+            sessions:
+                a_session_is_read_back_as_it_was_given,
+                an_update_changes_state_result_outbox_and_audit,
+                a_torn_down_session_is_never_updated_again,
+                a_session_that_is_not_there_is_not_updated,
+                failing_updates_among_good_ones_leave_no_trace,
+                a_session_id_that_is_taken_fails_alone,
+                a_record_of_another_org_is_refused,
+                a_result_is_absent_until_it_is_recorded_and_then_stays,
+                an_absent_sandbox_leaves_the_recorded_one,
+                a_write_whose_caller_went_away_is_whole;
+            listing:
+                pages_have_no_duplicates_and_no_gaps_while_others_insert,
+                phases_and_labels_filter_alone_and_together,
+                a_cursor_goes_on_with_another_filter,
+                a_cursor_that_was_not_given_out_is_refused;
+            idempotency:
+                the_same_request_gets_the_session_that_it_made,
+                another_request_with_the_same_key_is_a_conflict,
+                a_key_belongs_to_one_org,
+                concurrent_creations_with_one_key_make_one_session,
+                an_old_key_is_forgotten_and_a_young_one_is_kept;
+            audit:
+                events_come_back_sealed_and_are_read_in_order,
+                two_thousand_concurrent_writes_make_one_chain,
+                two_stores_on_one_database_make_one_chain,
+                an_unknown_org_is_empty_and_cannot_be_written,
+                a_page_goes_on_behind_a_position;
+            keys:
+                keys_are_listed_newest_first_with_the_revoked_ones,
+                a_key_is_revoked_once,
+                a_key_id_that_is_taken_fails_alone;
+            tenancy:
+                no_read_reaches_another_orgs_rows,
+                no_write_reaches_another_orgs_rows;
+            hostile:
+                text_from_strangers_comes_back_as_it_went_in,
+                labels_from_strangers_are_found_by_themselves_only,
+                the_deepest_result_that_is_let_in_is_read_back,
+                audit_data_that_is_accepted_verifies;
+            system:
+                unfinished_lists_exactly_what_is_not_torn_down,
+                an_org_is_made_once_per_name,
+                an_org_id_that_is_taken_fails_alone,
+                the_database_answers;
+            closing:
+                every_call_on_a_closed_store_says_so,
+                what_was_answered_before_the_close_is_there_afterwards;
+        }
+    };
+    (@cases $open:path; $($module:ident: $($case:ident),+;)+) => {$(
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let subject = $open().await;
+                    $crate::conformance::$module::$case(&subject).await;
+                }
+            )+
+        }
+    )+};
+}

@@ -1,7 +1,5 @@
 //! The server over TCP, with a client that behaves.
 
-use std::time::Duration;
-
 use reqwest::Client;
 use serde_json::{Value, json};
 
@@ -88,14 +86,15 @@ async fn shutting_down_answers_long_polls_ends_streams_and_leaves_nothing() {
     let mut stream =
         client().get(server.url(&format!("/v1/sessions/{id}/stream"))).bearer_auth(&key).send().await.unwrap();
     within("the first frame", stream.chunk()).await.unwrap().unwrap();
-    let poll = client().get(server.url(&format!("/v1/sessions/{id}/result?waitMs=60000"))).bearer_auth(&key).send();
+    // One HTTP/2 connection takes its requests in order: when the second is answered, the first is under way.
+    let one = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    one.get(server.url("/healthz")).send().await.unwrap();
+    let poll = one.get(server.url(&format!("/v1/sessions/{id}/result?waitMs=60000"))).bearer_auth(&key).send();
     let stopping = async {
-        // The poll is under way once its connection is: the gauge is not ours to read, so a second request follows it.
-        client().get(server.url("/healthz")).send().await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        one.get(server.url("/healthz")).send().await.unwrap();
         stop.cancel();
     };
-    let (answer, ()) = tokio::join!(poll, stopping);
+    let (answer, ()) = within("an answer to the poll", async { tokio::join!(poll, stopping) }).await;
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 409);
     assert_eq!(answer.json::<Value>().await.unwrap()["code"], "not_finished");

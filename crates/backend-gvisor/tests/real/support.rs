@@ -1,7 +1,8 @@
 //! A backend on this host for a test, and a program run in it through the frames.
 
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,7 +36,7 @@ pub(crate) fn requirements() -> Result<(PathBuf, PathBuf), &'static str> {
 pub(crate) struct Host {
     pub(crate) gvisor: Arc<Gvisor>,
     pub(crate) config: GvisorConfig,
-    pub(crate) state: tempfile::TempDir,
+    _state: Option<tempfile::TempDir>,
 }
 
 pub(crate) fn config(runsc: PathBuf, image: PathBuf, state: PathBuf) -> GvisorConfig {
@@ -53,8 +54,7 @@ pub(crate) async fn host(test: &str) -> Option<Host> {
         Ok((runsc, image)) => {
             let state = tempfile::tempdir().unwrap();
             let config = config(runsc, image, state.path().join("gvisor"));
-            let gvisor = Gvisor::open(config.clone()).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
-            Some(Host { gvisor: Arc::new(gvisor), config, state })
+            Some(Host { _state: Some(state), ..Host::open(config).await })
         }
         Err(missing) => {
             println!("SKIP {test}: {missing}");
@@ -92,7 +92,8 @@ impl Program {
 /// A program that runs.
 pub(crate) struct Running {
     pub(crate) id: SandboxId,
-    pub(crate) sender: Sender,
+    /// Held, because closing it ends the sandbox.
+    _sender: Sender,
     pub(crate) receiver: Receiver,
 }
 
@@ -118,6 +119,11 @@ pub(crate) struct Ended {
 }
 
 impl Host {
+    pub(crate) async fn open(config: GvisorConfig) -> Self {
+        let gvisor = Gvisor::open(config.clone()).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        Self { gvisor: Arc::new(gvisor), config, _state: None }
+    }
+
     pub(crate) async fn start(&self, program: &Program) -> Running {
         let prepared = self.gvisor.prepare(&program.shape()).await.unwrap();
         let spec = SandboxSpec { limits: program.limits };
@@ -136,7 +142,7 @@ impl Host {
             output_bytes: program.limits.output_bytes,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
-        Running { id: sandbox.id, sender, receiver }
+        Running { id: sandbox.id, _sender: sender, receiver }
     }
 
     /// Runs a program to the end of it or of its sandbox, and destroys the sandbox.
@@ -150,6 +156,16 @@ impl Host {
         let took = began.elapsed();
         self.reclaim(&running.id).await;
         Ended { seen, termination, observation, took }
+    }
+
+    /// Starts a program and waits for the first thing that it writes.
+    pub(crate) async fn start_and_hear(&self, program: &Program) -> Running {
+        let mut running = self.start(program).await;
+        let heard = async {
+            while !matches!(running.receiver.next().await.unwrap(), Some(GuestFrame::Output { .. })) {}
+        };
+        tokio::time::timeout(PATIENCE, heard).await.unwrap();
+        running
     }
 
     async fn follow(&self, running: &mut Running, seen: &mut Seen) -> Option<Termination> {
@@ -184,6 +200,50 @@ impl Host {
     pub(crate) async fn reclaim(&self, id: &SandboxId) {
         assert_eq!(self.gvisor.destroy(id).await.unwrap(), Residue::none());
         assert!(!self.gvisor.list().await.unwrap().contains(id));
+    }
+}
+
+impl Host {
+    /// Whatever this instance has on the host. Its groups alone are not counted.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let mut traces = entries(&self.config.state_dir.join("sandboxes"));
+        for tree in entries(Path::new("/sys/fs/cgroup")).into_iter().map(PathBuf::from).chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let group = tree.join(format!("enclave-{}", self.config.instance));
+            traces.extend(entries(&group).into_iter().filter(|path| path.contains("/sbx-")));
+        }
+        traces.extend(zombies());
+        traces
+    }
+
+    /// The processes of a sandbox that live on the host.
+    pub(crate) fn processes(&self, id: &SandboxId) -> Vec<u32> {
+        let name = format!("/enclave-{}/{id}", self.config.instance);
+        let pids = entries(Path::new("/proc")).into_iter().filter_map(|path| path.rsplit('/').next()?.parse().ok());
+        let read = |pid: &u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let is_in = |pid: &u32| read(pid, "cgroup").contains(&name) && !read(pid, "status").contains("State:\tZ");
+        pids.filter(is_in).collect()
+    }
+}
+
+fn entries(dir: &Path) -> Vec<String> {
+    fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path().display().to_string()).collect()
+}
+
+/// Children of this process that nobody has waited for.
+fn zombies() -> Vec<String> {
+    let threads = entries(Path::new("/proc/self/task")).into_iter();
+    let children = threads.map(|thread| fs::read_to_string(format!("{thread}/children")).unwrap_or_default());
+    let pids: Vec<String> = children.flat_map(|pids| pids.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let state = |pid: &String| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    pids.into_iter().filter(|pid| state(pid).contains("State:\tZ")).map(|pid| format!("zombie {pid}")).collect()
+}
+
+/// Looks again and again until it holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

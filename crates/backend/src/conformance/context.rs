@@ -77,7 +77,7 @@ pub(super) struct Running {
     pub(super) id: SandboxId,
     pub(super) session_id: String,
     /// Dropping it closes the pipe, which ends the sandbox.
-    pub(super) sender: Sender,
+    _sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) seen: Seen,
     context: Context,
@@ -144,7 +144,7 @@ impl Context {
         };
         sender.send(&HostFrame::Start(Box::new(start))).await?;
         let context = self.clone();
-        Ok(Running { id: sandbox.id, session_id, sender, receiver, seen: Seen::default(), context })
+        Ok(Running { id: sandbox.id, session_id, _sender: sender, receiver, seen: Seen::default(), context })
     }
 
     /// Runs a program to its end and removes its sandbox.
@@ -154,8 +154,15 @@ impl Context {
 
     /// Removes a sandbox and looks whether it is gone.
     pub(super) async fn remove(&self, id: &SandboxId) -> Checked {
-        let residue = self.backend.destroy(id).await?;
-        ensure!(residue.is_none(), "destroy left {:?}", residue.0);
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let residue = self.backend.destroy(id).await?;
+            if residue.is_none() {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "destroy keeps leaving {:?}", residue.0);
+            sleep(LOOK_AGAIN).await;
+        }
         ensure!(!self.backend.list().await?.contains(id), "{id} is listed after it was destroyed");
         Ok(())
     }

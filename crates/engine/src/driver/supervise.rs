@@ -10,7 +10,7 @@ use backend::{
     Observation, Sandbox, SandboxId, SandboxLimit, Termination,
     channel::{ChannelError, Receiver, Sender},
 };
-use model::phase::{Event, Verdict};
+use model::phase::{Event, State, Verdict};
 use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
 use tokio::time::{Instant, sleep_until, timeout};
 use wire::{FaultCode, KillReason, StreamFrame, Usage};
@@ -79,11 +79,14 @@ impl Driver {
                 self.log_failure("kill", &error);
             }
             if !matches!(decided, Decided::Violation(_)) {
-                let drained = timeout(DRAIN_PATIENCE, self.drain(&mut receiver, &mut collected)).await;
+                let drained = timeout(DRAIN_PATIENCE, self.drain(&id, &mut receiver, &mut collected)).await;
                 if drained.is_err() {
                     tracing::warn!(session = %self.session.id, "the pipe of an ended sandbox stayed open");
                 }
             }
+        }
+        if self.state == State::Pending {
+            self.provisioned(&id).await;
         }
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
@@ -94,7 +97,7 @@ impl Driver {
             Observation::default()
         });
         let given = self.parse_result(&mut collected);
-        let wall = collected.started.map_or(Duration::ZERO, |started| ended - started);
+        let wall = collected.started.map_or(Duration::ZERO, |started| ended.saturating_duration_since(started));
         Run {
             verdict: self.verdict(decided, observation.exceeded),
             usage: Usage {
@@ -196,10 +199,20 @@ impl Driver {
         }
     }
 
+    /// Records sandbox and start together: the sandbox alone is of no use to anybody before.
     async fn started(&mut self, id: &SandboxId) {
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }, Event::Started]).await;
+    }
+
+    /// Records a sandbox whose program never started.
+    async fn provisioned(&mut self, id: &SandboxId) {
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }]).await;
+    }
+
+    async fn advance<const N: usize>(&mut self, id: &SandboxId, events: [Event; N]) {
         let now = self.inner.clock.now();
-        let mut drafts = Vec::with_capacity(2);
-        for event in [Event::Provisioned { sandbox: id.to_string() }, Event::Started] {
+        let mut drafts = Vec::with_capacity(N);
+        for event in events {
             let (state, draft) =
                 self.state.clone().apply(self.session.id, event, now).expect("the channel lets one start through");
             self.state = state;
@@ -236,16 +249,19 @@ impl Driver {
     }
 
     /// Takes what an ended sandbox had still written.
-    async fn drain(&self, receiver: &mut Receiver, collected: &mut Collected) {
+    async fn drain(&mut self, id: &SandboxId, receiver: &mut Receiver, collected: &mut Collected) {
         while let Ok(Some(frame)) = receiver.next().await {
             match frame {
+                GuestFrame::Started { .. } => {
+                    collected.started = Some(Instant::now());
+                    self.started(id).await;
+                }
                 GuestFrame::Output { .. } | GuestFrame::Result { .. } => {
                     if self.take(frame, collected).is_some() {
                         return;
                     }
                 }
                 GuestFrame::Hello { .. }
-                | GuestFrame::Started { .. }
                 | GuestFrame::Exceeded { .. }
                 | GuestFrame::Exited { .. }
                 | GuestFrame::Fault { .. } => {}

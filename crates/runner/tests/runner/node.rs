@@ -85,14 +85,18 @@ fn import_and_top_level_await_make_it_a_module() {
         assert_eq!(host.run(awaits).clean(), "3 1\n");
         assert_eq!(host.run("export const a = 1; console.log(a)").clean(), "1\n");
         assert_eq!(host.run("// import and await in a comment\nconsole.log(typeof module)").clean(), "object\n");
-        assert_eq!(host.run("#!/usr/bin/env node\nimport('fs').then((fs) => console.log(typeof fs.read))").clean(), "function\n");
+        assert_eq!(
+            host.run("#!/usr/bin/env node\nimport('fs').then((fs) => console.log(typeof fs.read))").clean(),
+            "function\n"
+        );
     });
 }
 
 #[test]
 fn arguments_and_environment_are_exactly_those_of_the_session() {
     with_each_host("node::environment", |host| {
-        let code = "console.log(JSON.stringify([process.argv.slice(2), process.env, require('fs').readFileSync(0, 'utf8')]))";
+        let code =
+            "console.log(JSON.stringify([process.argv.slice(2), process.env, require('fs').readFileSync(0, 'utf8')]))";
         let case = host.case(code).with(|start| {
             start.args = vec!["a b".into(), String::new()];
             start.env = vec![("X".into(), "1".into()), ("ENCLAVE_SESSION_ID".into(), "forged".into())];
@@ -122,7 +126,9 @@ fn an_uncaught_error_is_a_trace_without_the_hosts_frames_and_exit_code_1() {
             assert!(trace.contains("Error: told") && trace.contains("/workspace/main."), "{trace}");
             assert!(!trace.contains("enclave:") && !trace.contains("[eval]"), "{trace}");
         }
-        for (code, words) in [("let x = ;", "SyntaxError"), ("require('./no')", "Cannot find module"), ("import './no.mjs'", "no.mjs")] {
+        for (code, words) in
+            [("let x = ;", "SyntaxError"), ("require('./no')", "Cannot find module"), ("import './no.mjs'", "no.mjs")]
+        {
             let run = host.run(code);
             assert_eq!(run.exit(), Exit::Code(1), "{code}");
             assert!(run.stderr().contains(words), "{}", run.stderr());

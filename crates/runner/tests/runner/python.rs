@@ -32,7 +32,8 @@ fn the_module_is_global_and_importable_and_knows_the_session() {
 #[test]
 fn arguments_and_environment_are_exactly_those_of_the_session() {
     need_python!();
-    let code = "import sys, os, json\nprint(json.dumps([sys.argv[1:], dict(os.environ), sys.stdin.read()], sort_keys=True))";
+    let code =
+        "import sys, os, json\nprint(json.dumps([sys.argv[1:], dict(os.environ), sys.stdin.read()], sort_keys=True))";
     let case = python(code).with(|start| {
         start.args = vec!["a b".into(), String::new(), "ü".into()];
         start.env = [("X", "1=2"), ("LANG", "C"), ("ENCLAVE_SESSION_ID", "forged"), ("ENCLAVE_SVC_Y", "forged")]
@@ -110,7 +111,10 @@ fn exit_handlers_and_threads_are_waited_for_as_in_any_program() {
                 threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\n\
                 sys.excepthook = lambda *a: print('hook', a[1])\nraise ValueError('x')";
     let run = python(code).run();
-    assert_eq!((run.exit(), run.stdout().as_str(), run.stderr().as_str()), (Exit::Code(1), "hook x\nthread\nlast\n", ""));
+    assert_eq!(
+        (run.exit(), run.stdout().as_str(), run.stderr().as_str()),
+        (Exit::Code(1), "hook x\nthread\nlast\n", "")
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::{
-        fs::{PermissionsExt as _, chown},
+        fs::{PermissionsExt, chown},
         process::CommandExt as _,
     },
     path::{Path, PathBuf},

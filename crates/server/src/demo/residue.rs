@@ -19,12 +19,17 @@ pub(crate) fn search(sandboxes: &[String]) -> Vec<String> {
         let text = fs::read_to_string(list).unwrap_or_default();
         left.extend(text.lines().filter(|line| named(line)).map(|line| format!("{list}: {line}")));
     }
-    let mut folders = vec![
-        (PathBuf::from("/sys/fs/cgroup"), 8),
-        (PathBuf::from("/run"), 4),
-        (std::env::temp_dir(), 5),
-        (PathBuf::from("/var/lib/enclave"), 5),
-    ];
+    let mut folders =
+        vec![(PathBuf::from("/sys/fs/cgroup"), 8), (PathBuf::from("/run"), 4), (PathBuf::from("/var/lib/enclave"), 5)];
+    // Of the temporary files only ours are searched: those of others may be many.
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if named(&name) {
+            left.push(format!("file {}", entry.path().display()));
+        } else if (name.starts_with("enclave") || name.starts_with(".tmp")) && is_folder(&entry.path()) {
+            folders.push((entry.path(), 5));
+        }
+    }
     while let Some((folder, depth)) = folders.pop() {
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = entry.path();

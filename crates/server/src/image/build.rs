@@ -52,6 +52,8 @@ pub(crate) enum BuildError {
     Missing(&'static str),
     #[error("{} has {available} MiB free, and a build takes up to {} MiB", dir.display(), SPACE_NEEDED >> 20)]
     Space { dir: PathBuf, available: u64 },
+    #[error("{what} failed: the file system is full")]
+    Full { what: &'static str },
     #[error("{what} failed; it said:\n{said}")]
     Program { what: &'static str, said: String },
     #[error("{what}: {source}")]
@@ -180,10 +182,25 @@ fn execute(what: &'static str, command: &mut Command) -> Result<Vec<u8>, BuildEr
     if output.status.success() {
         return Ok(output.stdout);
     }
-    let all = [output.stderr, output.stdout].concat();
-    let text = String::from_utf8_lossy(&all);
+    let text = String::from_utf8_lossy(&[output.stderr, output.stdout].concat()).into_owned();
+    Err(if text.contains("No space left on device") {
+        BuildError::Full { what }
+    } else {
+        BuildError::Program { what, said: essence(&text) }
+    })
+}
+
+/// The lines that tell why a program failed: apt's own errors where it was apt, the last lines otherwise.
+fn essence(text: &str) -> String {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    Err(BuildError::Program { what, said: lines[lines.len().saturating_sub(12)..].join("\n") })
+    // mmdebstrap adds the whole command line of apt, and that it failed.
+    let is_reason = |line: &&&str| line.starts_with("E: ") && !line.contains(" -o") && !line.contains("failed to run");
+    let mut reasons: Vec<&str> = lines.iter().filter(is_reason).copied().collect();
+    reasons.dedup();
+    if reasons.is_empty() {
+        reasons = lines;
+    }
+    reasons[reasons.len().saturating_sub(6)..].join("\n")
 }
 
 /// Unpacks the packages and what they depend on; each with its architecture.
@@ -326,4 +343,50 @@ fn put_in_place(home: &Path, place: &Path, image: &Manifest) -> io::Result<()> {
         fs::rename(home, place)?;
     }
     File::open(place.parent().unwrap_or(Path::new(OsStr::new("/"))))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_by_the_lines_that_say_why() {
+        let apt = "I: downloading\nReading package lists...\nE: Unable to locate package nonsense\n\
+                   E: apt download failed: E: apt-get -oDpkg::Use-Pty=0 install\nE: mmdebstrap failed to run\n";
+        assert_eq!(essence(apt), "E: Unable to locate package nonsense");
+        assert_eq!(essence("one\n\ntwo\n"), "one\ntwo");
+    }
+
+    #[test]
+    fn a_program_that_runs_into_a_full_disk_is_told_apart() {
+        let fail = |words: &str| execute("it", Command::new("sh").args(["-c", &format!("echo {words} >&2; exit 1")]));
+        assert!(matches!(fail("No space left on device"), Err(BuildError::Full { .. })));
+        assert!(matches!(fail("no idea"), Err(BuildError::Program { said, .. }) if said == "no idea"));
+    }
+
+    #[test]
+    fn an_image_takes_the_place_of_the_old_one_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("default");
+        for (version, old) in [("1", None), ("2", Some("1"))] {
+            let home = dir.path().join("home");
+            fs::create_dir(&home).unwrap();
+            fs::write(home.join(ROOTFS), version).unwrap();
+            let manifest = Manifest {
+                name: "default".into(),
+                created_at: wire::Timestamp::from_millis(0),
+                recipe: String::new(),
+                distribution: String::new(),
+                suite: String::new(),
+                architecture: String::new(),
+                packages: vec![],
+                languages: vec![],
+                rootfs: Rootfs { file: ROOTFS.into(), format: "erofs".into(), size_bytes: 1, sha256: String::new() },
+            };
+            put_in_place(&home, &place, &manifest).unwrap();
+            assert_eq!(fs::read_to_string(place.join(ROOTFS)).unwrap(), version);
+            assert_eq!(fs::read_to_string(home.join(ROOTFS)).ok().as_deref(), old);
+            let _ = fs::remove_dir_all(home);
+        }
+    }
 }

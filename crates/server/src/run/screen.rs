@@ -78,6 +78,10 @@ impl Screen {
 
     /// A line of Enclave's own. Parts of it may come from a server that somebody else runs.
     pub(super) fn say(&mut self, text: &str) {
+        if !std::mem::replace(&mut self.at_line_start, true) {
+            // The program is in the middle of a line.
+            let _ = io::stderr().lock().write_all(b"\n");
+        }
         let line = format!("enclave: {}\n", plain(text));
         // A closed terminal is no reason to fail.
         let _ = io::stderr().lock().write_all(line.as_bytes());

@@ -5,6 +5,8 @@
 //! and colours (SGR, `ESC [ … m`) and nothing else; everything else is made visible instead. A pipe or a file gets the
 //! bytes as they are.
 
+use std::fmt::Write;
+
 /// The longest list of colour parameters that is passed on.
 const MAX_SGR: usize = 32;
 /// Puts the colours back.
@@ -48,16 +50,12 @@ impl Filter {
                 Err(error) => {
                     let (good, bad) = rest.split_at(error.valid_up_to());
                     self.take(std::str::from_utf8(good).unwrap_or_default(), &mut out);
-                    match error.error_len() {
-                        Some(length) => {
-                            self.take("\u{fffd}", &mut out);
-                            rest = &bad[length..];
-                        }
-                        None => {
-                            self.cut = bad.to_vec();
-                            break;
-                        }
-                    }
+                    let Some(length) = error.error_len() else {
+                        self.cut = bad.to_vec();
+                        break;
+                    };
+                    self.take("\u{fffd}", &mut out);
+                    rest = &bad[length..];
                 }
             }
         }
@@ -162,7 +160,7 @@ fn show(c: char, out: &mut String) {
         | '\u{061c}'
         | '\u{202a}'..='\u{202e}'
         | '\u{2066}'..='\u{2069}' => {
-            out.push_str(&format!("<U+{:04X}>", u32::from(c)));
+            write!(out, "<U+{:04X}>", u32::from(c)).expect("writing to a string");
         }
         _ => out.push(c),
     }

@@ -15,7 +15,7 @@ pub(crate) struct ConfigFlag {
     /// Configuration file (TOML).
     ///
     /// Without it the first of /etc/enclave/enclave.toml and $XDG_CONFIG_HOME/enclave/enclave.toml that exists is read.
-    #[arg(long, value_name = "FILE", env = "ENCLAVE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "ENCLAVE_CONFIG", global = true)]
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -31,8 +31,8 @@ fn is_state(key: &Key) -> bool {
     matches!(key.name, "data_dir" | "database_url")
 }
 
-fn augment(command: Command, wanted: fn(&Key) -> bool) -> Command {
-    KEYS.iter().filter(|key| wanted(key)).fold(command, |command, key| command.arg(arg(key)))
+fn augment(command: Command, wanted: fn(&Key) -> bool, global: bool) -> Command {
+    KEYS.iter().filter(|key| wanted(key)).fold(command, |command, key| command.arg(arg(key).global(global)))
 }
 
 fn arg(key: &'static Key) -> Arg {
@@ -57,7 +57,7 @@ fn collect(matches: &ArgMatches, wanted: fn(&Key) -> bool) -> Flags {
 }
 
 macro_rules! flags {
-    ($name:ident, $wanted:expr) => {
+    ($name:ident, $wanted:expr, $global:expr) => {
         impl FromArgMatches for $name {
             fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
                 Ok(Self(collect(matches, $wanted)))
@@ -71,15 +71,16 @@ macro_rules! flags {
 
         impl Args for $name {
             fn augment_args(command: Command) -> Command {
-                augment(command, $wanted)
+                augment(command, $wanted, $global)
             }
 
             fn augment_args_for_update(command: Command) -> Command {
-                augment(command, $wanted)
+                augment(command, $wanted, $global)
             }
         }
     };
 }
 
-flags!(AllFlags, |_| true);
-flags!(StateFlags, is_state);
+flags!(AllFlags, |_| true, false);
+// Of commands that have commands of their own: taken before and behind those.
+flags!(StateFlags, is_state, true);

@@ -18,7 +18,7 @@ const NOT_OURS: &[&str] =
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("the configuration is wrong:{}", self.0.iter().map(|fault| format!("\n  {fault}")).collect::<String>())]
+#[error("the configuration is wrong:\n  {}", self.0.join("\n  "))]
 pub(crate) struct ConfigError(pub(crate) Vec<String>);
 
 /// Values as text, each with where it came from.
@@ -282,7 +282,7 @@ mod tests {
         let (mut layers, mut faults) = (Layers::default(), Vec::new());
         let text = "lisen = 'x'\nmax_queue = 5\n[limits]\ncpu = 1\n";
         layers.add_file(Path::new("f"), text, &mut faults);
-        assert_eq!(faults, ["lisen in f is not a key; did you mean listen?", "limits in f is not a key"]);
+        assert_eq!(faults, ["limits in f is not a key", "lisen in f is not a key; did you mean listen?"]);
         assert_eq!(layers.get(keys::find("max_queue").unwrap()).unwrap().text, "5");
     }
 

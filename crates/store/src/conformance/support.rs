@@ -12,11 +12,13 @@ use model::audit::Draft;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditType, Egress, Enforcement, ExecMode, Isolation, KeyId, Language, LimitsView, OrgId, Outcome, Phase,
-    Role, Session, SessionId, SessionResult, Timestamp, Usage,
+    AuditEvent, AuditType, Egress, Enforcement, ExecMode, Isolation, KeyId, Language, LimitsView, OrgId, Outcome,
+    Phase, Role, Session, SessionId, SessionResult, Timestamp, Usage,
 };
 
-use crate::{AuditFilter, KeyRecord, NewSession, OutboxMessage, Store, System, Tenant, Update, conformance::Subject, verify};
+use crate::{
+    AuditFilter, KeyRecord, NewSession, OutboxMessage, Store, System, Tenant, Update, conformance::Subject, verify,
+};
 
 /// Ids are numbered over the whole process, so that later ones sort behind earlier ones as version 7 does.
 static IDS: AtomicU64 = AtomicU64::new(1);

@@ -29,7 +29,21 @@ call("open_by_handle_at", 304, -100, b"\0" * 16, 0)
 call("iopl", 172, 3)
 call("ptrace attach init", 101, 16, 1, 0, 0)
 call("kill init", 62, 1, 9)
-call("process_vm_readv init", 310, 1, 0, 0, 0, 1, 0)
+
+class Piece(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+with open("/proc/1/maps") as maps:
+    start = int((maps.readline() or "400000-").split("-")[0], 16)
+ours = ctypes.create_string_buffer(16)
+call("process_vm_readv init", 310, 1, ctypes.byref(Piece(ctypes.addressof(ours), 16)), 1, ctypes.byref(Piece(start, 16)), 1, 0)
+call("unshare user", 272, 0x10000000)
+call("unshare mount", 272, 0x00020000)
+call("clone into a namespace", 56, 0x10000000 | 17, 0, 0, 0, 0)
+call("io_uring_setup", 425, 1, ctypes.create_string_buffer(120))
+call("userfaultfd", 323, 0)
+call("keyctl", 250, 0, -3, 0)
+call("add_key", 248, b"user", b"x", b"y", 1, -3)
 call("setuid 0", 105, 0)
 try:
     os.chroot("/tmp")

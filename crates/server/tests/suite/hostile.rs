@@ -13,17 +13,13 @@
 //! After each of them the audit trail must tell the story to its end, and after all of them nothing may be left, and an
 //! honest program must run as if nothing had been.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "support/server.rs"]
-mod server;
-
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use client::Client;
 use futures::{StreamExt, stream};
 use serde_json::Value;
-use server::{Server, backends};
+
+use crate::server::{Server, backends};
 use wire::{AuditType, CreateSession, Language, Outcome, Phase, Session, SessionResult};
 
 /// Sessions at once: enough to be neighbours to one another.

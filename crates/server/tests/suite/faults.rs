@@ -1,17 +1,13 @@
 //! Faults: the server is killed, flooded, cut off and asked to leave, and nobody loses anything that was promised.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "support/server.rs"]
-mod server;
-
-#[path = "../src/demo/residue.rs"]
-mod residue;
-
 use std::time::Duration;
 
 use futures::StreamExt;
-use server::{Server, backends};
+
+use crate::{
+    residue,
+    server::{Server, backends},
+};
 use wire::{AuditType, CreateSession, FaultCode, Outcome, Phase, SessionId, StreamFrame};
 
 fn program(code: &str) -> CreateSession {

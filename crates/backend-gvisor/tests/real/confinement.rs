@@ -1,0 +1,124 @@
+//! What a sandbox is on the host, and what a workload finds inside.
+
+use std::{fs, os::unix::fs::MetadataExt as _};
+
+use backend::SessionBackend as _;
+
+use crate::support::{host, python};
+
+const SPIN: &str = "print('go', flush=True)\nwhile True: pass";
+
+fn status(pid: u32, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap_or_default();
+    line.trim().to_owned()
+}
+
+#[tokio::test]
+async fn no_process_of_a_sandbox_has_a_user_or_a_right_of_the_host() {
+    let Some(host) = host("no_process_of_a_sandbox_has_a_user_or_a_right_of_the_host").await else { return };
+    if !host.gvisor.capabilities().enforcement.kernel.contains("of the sandbox's own") {
+        println!("SKIP no_process_of_a_sandbox_has_a_user_or_a_right_of_the_host: users of a sandbox's own");
+        return;
+    }
+    let program = python(SPIN);
+    let (one, other) = tokio::join!(host.start_and_hear(&program), host.start_and_hear(&program));
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    let users = |id| {
+        let pids = host.processes(id);
+        assert!(pids.len() > 2, "{pids:?}");
+        let mut users = Vec::new();
+        for pid in pids {
+            let user = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+            let real: u32 = status(pid, "Uid").split_whitespace().next().unwrap().parse().unwrap();
+            assert!(real >= 0x7000_0000, "{user} {real}");
+            assert_ne!(fs::read_link(format!("/proc/{pid}/ns/user")).unwrap(), own);
+            assert_eq!(status(pid, "NoNewPrivs"), "1");
+            users.push(real);
+        }
+        users.sort_unstable();
+        users.dedup();
+        users
+    };
+    let (one_users, other_users) = (users(&one.id), users(&other.id));
+    assert_eq!(one_users.len(), 2, "{one_users:?}");
+    assert!(one_users.iter().all(|user| !other_users.contains(user)), "{one_users:?} {other_users:?}");
+    host.reclaim(&one.id).await;
+    host.reclaim(&other.id).await;
+}
+
+#[tokio::test]
+async fn the_sentry_holds_no_directory_and_no_capability() {
+    let Some(host) = host("the_sentry_holds_no_directory_and_no_capability").await else { return };
+    let running = host.start_and_hear(&python(SPIN)).await;
+    let command = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let sentries: Vec<u32> =
+        host.processes(&running.id).into_iter().filter(|pid| command(pid).starts_with("runsc-sandbox")).collect();
+    assert_eq!(sentries.len(), 1);
+    let sentry = sentries[0];
+    for set in ["CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"] {
+        assert_eq!(status(sentry, set).trim_start_matches('0'), "", "{set}");
+    }
+    assert_eq!(status(sentry, "Seccomp"), "2");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{sentry}/fd")).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(!fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()), "{path:?}");
+        let target = fs::read_link(&path).unwrap().display().to_string();
+        if target.starts_with('/') && !target.starts_with("/memfd:") && target != "/dev/null" {
+            files.push(target);
+        }
+    }
+    // The image, the runner, the disk.
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert!(!host.processes(&running.id).iter().any(|pid| command(pid).starts_with("runsc-gofer")));
+    assert_eq!(fs::read(format!("/proc/{sentry}/environ")).unwrap(), b"");
+    host.reclaim(&running.id).await;
+}
+
+/// Prints what is wrong with the sandbox, as seen from inside.
+const LOOK_AROUND: &str = r#"
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def wrong(what): print('WRONG', what)
+def refused(what, act):
+    try: act()
+    except OSError: return
+    wrong(what)
+if os.getuid() != 65534 or os.geteuid() != 65534: wrong('user')
+for line in open('/proc/self/status'):
+    if line.startswith('Cap') and int(line.split()[1], 16): wrong(line)
+for path in ['/x', '/usr/x', '/etc/x', '/proc/x', '/sys/x', '/dev/x', '/disk/x', '/sys/fs/cgroup/x', '/sys/fs/cgroup/pids/x']:
+    refused(path, lambda: open(path, 'w'))
+for path in ['/proc/1/mem', '/proc/1/exe', '/etc/shadow']: refused(path, lambda: open(path).read())
+for path in ['/proc/1/root/etc', '/proc/1/cwd', '/disk']: refused(path, lambda: os.listdir(path))
+for path in ['/sys/fs/cgroup/pids/workload/pids.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes', '/proc/sys/kernel/core_pattern']:
+    refused(path, lambda: open(path, 'w').write('1'))
+for fd in range(3):
+    for mode in [os.O_RDONLY, os.O_WRONLY]: refused(('descriptor', fd), lambda: os.open(f'/proc/1/fd/{fd}', mode))
+if libc.mount(b'tmpfs', b'/tmp', b'tmpfs', 0, None) == 0: wrong('mount')
+if libc.chroot(b'/tmp') == 0: wrong('chroot')
+if libc.setuid(0) == 0: wrong('setuid')
+if libc.ptrace(16, 1, 0, 0) == 0: wrong('ptrace')
+if libc.kill(1, 9) == 0: wrong('kill')
+for family, address in [(socket.AF_INET, ('169.254.169.254', 80)), (socket.AF_INET, ('1.1.1.1', 53)), (socket.AF_INET6, ('fd00:ec2::254', 80))]:
+    refused(address, lambda: socket.create_connection(address, 3))
+    refused(address, lambda: socket.socket(family, socket.SOCK_DGRAM).sendto(b'x', address))
+refused('raw', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+refused('packet', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+if [name for _, name in socket.if_nameindex()] != ['lo']: wrong('interfaces')
+print('devices', *sorted(os.listdir('/dev')))
+print('sys', *sorted(os.listdir('/sys')))
+print('environment', *sorted(os.environ))
+print('fds', *sorted(os.listdir('/proc/self/fd')))
+for path in ['/workspace/x', '/tmp/x', '/dev/shm/x']: open(path, 'w').write('x')
+print('cpus', os.cpu_count() > 0)
+"#;
+
+#[tokio::test]
+async fn a_workload_finds_nothing_but_its_own() {
+    let Some(host) = host("a_workload_finds_nothing_but_its_own").await else { return };
+    let ended = host.run(&python(LOOK_AROUND)).await;
+    assert_eq!(ended.seen.exit, Some(0), "{ended:?}");
+    assert!(!ended.seen.stdout.contains("WRONG"), "{}", ended.seen.stdout);
+}

@@ -1,0 +1,77 @@
+//! The rules, one case each.
+
+mod cancellation;
+mod honest;
+mod lifecycle;
+mod limits;
+mod runner;
+
+use futures::future::BoxFuture;
+
+use super::context::{Checked, Context};
+
+/// One rule.
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) scope: Scope,
+    pub(super) check: fn(Context) -> BoxFuture<'static, Checked>,
+}
+
+/// For what a rule is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Once.
+    Backend,
+    /// In each language.
+    Language,
+    /// Once, where the runner is a model that can be told to misbehave.
+    Model,
+}
+
+/// `name: scope` for each function of that name in a module.
+macro_rules! cases {
+    ($($module:ident :: $name:ident: $scope:ident),+ $(,)?) => {
+        /// All of them.
+        pub(super) const ALL: &[Case] = &[$(Case {
+            name: stringify!($name),
+            scope: Scope::$scope,
+            check: |context| Box::pin($module::$name(context)),
+        }),+];
+    };
+}
+
+cases! {
+    lifecycle::a_prepared_sandbox_is_listed_and_belongs_to_nobody: Language,
+    lifecycle::an_unknown_image_is_refused: Backend,
+    lifecycle::killing_ends_a_running_program: Language,
+    lifecycle::killing_a_prepared_sandbox_ends_it: Backend,
+    lifecycle::killing_twice_or_after_the_end_changes_nothing: Backend,
+    lifecycle::everybody_who_waits_gets_the_same_answer: Backend,
+    lifecycle::destroying_a_running_program_ends_it: Backend,
+    lifecycle::destroying_twice_or_something_unknown_leaves_nothing: Backend,
+    lifecycle::a_destroyed_sandbox_is_gone: Backend,
+    lifecycle::closing_the_pipe_ends_the_sandbox: Backend,
+    lifecycle::ten_sandboxes_at_once_do_not_notice_each_other: Backend,
+    honest::a_program_is_heard_in_order_and_hands_back_its_last_result: Language,
+    honest::an_exit_code_comes_back: Language,
+    honest::an_exception_leaves_a_trace_and_code_one: Language,
+    honest::a_signal_comes_back: Language,
+    honest::arguments_and_environment_arrive_exactly_and_nothing_else_does: Language,
+    honest::children_end_with_the_first_process: Language,
+    honest::a_program_for_another_language_is_a_fault: Backend,
+    honest::usage_is_plausible_and_stays_readable: Language,
+    honest::files_within_the_limit_are_kept: Language,
+    limits::output_is_cut_at_its_limit: Language,
+    limits::processes_over_the_limit_are_reported: Language,
+    limits::threads_over_the_limit_are_reported: Language,
+    limits::memory_over_the_limit_ends_it: Language,
+    limits::cpu_time_over_the_limit_ends_it: Language,
+    limits::files_over_the_limit_end_it: Language,
+    cancellation::a_dropped_prepare_leaves_what_is_listed_and_can_be_destroyed: Language,
+    cancellation::a_dropped_assign_leaves_what_is_listed_and_can_be_destroyed: Backend,
+    cancellation::a_dropped_wait_takes_nothing_away: Backend,
+    cancellation::a_dropped_destroy_can_be_repeated: Backend,
+    runner::an_unread_flood_waits_in_the_sandbox: Backend,
+    runner::frames_that_no_honest_runner_sends_are_refused: Model,
+    runner::a_runner_that_goes_away_or_is_silent_costs_its_own_sandbox_alone: Model,
+}

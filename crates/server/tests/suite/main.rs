@@ -1,0 +1,10 @@
+//! The built binary, attacked and broken through its public API, on every backend that is here.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod faults;
+mod hostile;
+mod server;
+
+#[path = "../../src/demo/residue.rs"]
+mod residue;
