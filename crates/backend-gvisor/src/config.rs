@@ -1,8 +1,9 @@
 //! What the server says about this backend when it opens it.
 
 use std::{
-    env, fmt,
+    env,
     ffi::OsString,
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -92,7 +93,10 @@ fn find(named: Option<OsString>, path: Option<OsString>) -> Option<PathBuf> {
         return Some(named.into());
     }
     // A relative entry of PATH would make the answer depend on where the server was started.
-    env::split_paths(&path?).filter(|dir| dir.is_absolute()).map(|dir| dir.join("runsc")).find(|file| is_executable(file))
+    env::split_paths(&path?)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join("runsc"))
+        .find(|file| is_executable(file))
 }
 
 fn is_executable(file: &Path) -> bool {
@@ -114,9 +118,12 @@ mod tests {
             fs::write(&file, "").unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         }
-        let path = env::join_paths(["relative", "/nowhere"].iter().map(PathBuf::from).chain(
-            ["a", "b", "c"].iter().map(|name| dir.path().join(name)),
-        ));
+        let path = env::join_paths(
+            ["relative", "/nowhere"]
+                .iter()
+                .map(PathBuf::from)
+                .chain(["a", "b", "c"].iter().map(|name| dir.path().join(name))),
+        );
         let path = path.ok();
         assert_eq!(find(None, path.clone()), Some(dir.path().join("b/runsc")));
         assert_eq!(find(Some("/x/runsc".into()), path.clone()), Some("/x/runsc".into()));

@@ -38,7 +38,9 @@ type Job = Box<dyn FnOnce() + Send>;
 impl Launcher {
     pub(crate) fn start() -> io::Result<Self> {
         let (jobs, todo) = mpsc::channel::<Job>();
-        std::thread::Builder::new().name("gvisor-launch".into()).spawn(move || todo.into_iter().for_each(|job| job()))?;
+        std::thread::Builder::new()
+            .name("gvisor-launch".into())
+            .spawn(move || todo.into_iter().for_each(|job| job()))?;
         Ok(Self { jobs })
     }
 

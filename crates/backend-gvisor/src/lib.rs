@@ -61,13 +61,7 @@ pub use open::OpenError;
 pub use probe::{Facet, Finding, probe};
 
 use crate::{
-    capabilities::RunAs,
-    cgroup::Cgroups,
-    identity::Users,
-    image::Image,
-    launch::Launcher,
-    live::Live,
-    reclaim::Site,
+    capabilities::RunAs, cgroup::Cgroups, identity::Users, image::Image, launch::Launcher, live::Live, reclaim::Site,
 };
 
 /// How long removing a sandbox may take in all.

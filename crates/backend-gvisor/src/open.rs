@@ -102,7 +102,8 @@ impl Gvisor {
             let path = path.to_owned();
             move |source| OpenError::StateDir { step, path, source }
         };
-        let runner = payload::install(&state_dir, backend::payload::RUNNER).map_err(at("install runner", &state_dir))?;
+        let runner =
+            payload::install(&state_dir, backend::payload::RUNNER).map_err(at("install runner", &state_dir))?;
         let sandboxes = state_dir.join("sandboxes");
         fs::create_dir_all(&sandboxes).map_err(at("create directory", &sandboxes))?;
         let cgroups = Cgroups::find(config.cgroup_parent.as_deref(), &config.instance)?;

@@ -7,4 +7,6 @@ pub enum Facet {}
 #[derive(Debug)]
 pub struct Finding {}
 /// x
-pub async fn probe(_c: &GvisorConfig) -> Vec<Finding> { vec![] }
+pub async fn probe(_c: &GvisorConfig) -> Vec<Finding> {
+    vec![]
+}

@@ -74,8 +74,9 @@ pub(crate) fn parent(pid: Pid) -> Option<Pid> {
 pub(crate) fn dead_children() -> Vec<Dead> {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    let pids: Vec<Pid> =
-        lists.flat_map(|list| list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>()).collect();
+    let pids: Vec<Pid> = lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect::<Vec<_>>())
+        .collect();
     pids.into_iter().filter_map(Dead::look).collect()
 }
 
@@ -124,7 +125,7 @@ pub(crate) fn naming(word: &str) -> Vec<Pid> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -133,7 +134,8 @@ mod tests {
     #[test]
     fn a_child_is_killed_awaited_and_reaped_once() {
         #[expect(clippy::zombie_processes, reason = "reaping it is what is tested")]
-        let child = Command::new("sleep").args(["1000", "enclave-test-word"]).spawn().unwrap();
+        let child =
+            Command::new("sh").args(["-c", "read line", "enclave-test-word"]).stdin(Stdio::piped()).spawn().unwrap();
         let pid = Pid::from_child(&child);
         let process = open(pid).unwrap();
         assert_eq!(parent(pid), Some(rustix::process::getpid()));

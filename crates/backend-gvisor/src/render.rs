@@ -90,7 +90,8 @@ pub(crate) fn config(wanted: &Wanted<'_>) -> Spec {
     let size = format!("size={}", disk_bytes.saturating_add(DISK_SLACK));
     let disk = format!("{dir}/{DISK_DIR}");
     let mut annotations = HashMap::new();
-    let mut annotate = |name: &str, value: &str| annotations.insert(format!("dev.gvisor.spec.{name}"), value.to_owned());
+    let mut annotate =
+        |name: &str, value: &str| annotations.insert(format!("dev.gvisor.spec.{name}"), value.to_owned());
     // The disk: a tmpfs of the sentry whose pages are in a file in this directory, so they take no memory.
     annotate("mount.disk.source", &disk);
     annotate("mount.disk.type", "tmpfs");

@@ -140,6 +140,7 @@ impl Simulator {
         } else if runner.greet().await.is_ok() {
             sandbox.start(runner.run())
         } else {
+            sandbox.end(Termination::Exited);
             drop(runner);
             Ok(())
         };

@@ -1,8 +1,11 @@
 //! The suite finds what it is for: backends that break one rule each, and the cases that say so.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -44,20 +47,19 @@ impl SessionBackend for Faulty {
     }
 
     async fn prepare(&self, shape: &Shape) -> Result<Prepared, PrepareError> {
-        match self.broken {
-            Broken::TakesAnyImage => self.simulator.prepare(&Shape { image: "default".into(), ..shape.clone() }).await,
-            _ => self.simulator.prepare(shape).await,
+        let mut shape = shape.clone();
+        if self.broken == Broken::TakesAnyImage {
+            shape.image = "default".into();
         }
+        self.simulator.prepare(&shape).await
     }
 
     async fn assign(&self, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {
-        match self.broken {
-            Broken::ForgetsLimits => {
-                let limits = Limits { memory_bytes: u64::MAX, cpu_time_ms: None, ..spec.limits };
-                self.simulator.assign(prepared, &SandboxSpec { limits }).await
-            }
-            _ => self.simulator.assign(prepared, spec).await,
+        let mut limits = spec.limits;
+        if self.broken == Broken::ForgetsLimits {
+            limits = Limits { memory_bytes: u64::MAX, cpu_time_ms: None, ..limits };
         }
+        self.simulator.assign(prepared, &SandboxSpec { limits }).await
     }
 
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {
@@ -85,11 +87,10 @@ impl SessionBackend for Faulty {
     }
 
     async fn destroy(&self, id: &SandboxId) -> Result<Residue, DestroyError> {
-        match self.broken {
-            Broken::DestroysNothing => Ok(Residue::none()),
-            Broken::LeavesResidue => Ok(Residue(vec!["cgroup".into()])),
-            _ => self.simulator.destroy(id).await,
+        if self.broken == Broken::LeavesResidue {
+            return Ok(Residue(vec!["cgroup".into()]));
         }
+        if self.broken == Broken::DestroysNothing { Ok(Residue::none()) } else { self.simulator.destroy(id).await }
     }
 
     async fn list(&self) -> Result<Vec<SandboxId>, ObserveError> {
@@ -97,38 +98,38 @@ impl SessionBackend for Faulty {
     }
 }
 
-async fn run(broken: Broken) -> Report {
+async fn run(broken: Broken, case: &str) -> Report {
     let simulator = Simulator::new(SimulatorConfig::default());
     let faulty = Faulty { simulator, broken, waited: AtomicBool::new(false) };
-    Suite::new(Arc::new(faulty)).run_all().await
+    Suite::new(Arc::new(faulty)).with_patience(Duration::from_secs(5)).only(case).run_all().await
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_broken_rule_is_found_by_the_case_that_is_about_it() {
     for (broken, case) in [
-        (Broken::ListsNothing, "a_prepared_sandbox_is_listed_and_belongs_to_nobody (python)"),
+        (Broken::ListsNothing, "a_prepared_sandbox_is_listed_and_belongs_to_nobody"),
         (Broken::TakesAnyImage, "an_unknown_image_is_refused"),
-        (Broken::ForgetsLimits, "memory_over_the_limit_ends_it (node)"),
-        (Broken::ForgetsLimits, "cpu_time_over_the_limit_ends_it (python)"),
-        (Broken::KillsNothing, "killing_ends_a_running_program (python)"),
+        (Broken::ForgetsLimits, "memory_over_the_limit_ends_it"),
+        (Broken::ForgetsLimits, "cpu_time_over_the_limit_ends_it"),
+        (Broken::KillsNothing, "killing_ends_a_running_program"),
         (Broken::DestroysNothing, "destroying_a_running_program_ends_it"),
         (Broken::CallsEverythingExited, "everybody_who_waits_gets_the_same_answer"),
-        (Broken::CallsEverythingExited, "files_over_the_limit_end_it (python)"),
+        (Broken::CallsEverythingExited, "files_over_the_limit_end_it"),
         (Broken::KeepsAnswering, "a_destroyed_sandbox_is_gone"),
-        (Broken::CountsNothing, "usage_is_plausible_and_stays_readable (python)"),
-        (Broken::AlwaysExceeded, "an_exit_code_comes_back (node)"),
+        (Broken::CountsNothing, "usage_is_plausible_and_stays_readable"),
+        (Broken::AlwaysExceeded, "an_exit_code_comes_back"),
         (Broken::WaitAnswersOnce, "killing_twice_or_after_the_end_changes_nothing"),
         (Broken::LeavesResidue, "destroying_twice_or_something_unknown_leaves_nothing"),
-        (Broken::LeavesResidue, "a_dropped_prepare_leaves_what_is_listed_and_can_be_destroyed (python)"),
+        (Broken::LeavesResidue, "a_dropped_prepare_leaves_what_is_listed_and_can_be_destroyed"),
     ] {
-        let report = run(broken).await;
-        assert!(report.failed.iter().any(|(name, _)| name == case), "{broken:?} was not found by {case}:\n{report}");
+        let found = run(broken, case).await.failed;
+        assert!(found.iter().any(|(name, _)| name.starts_with(case)), "{broken:?} was not found by {case}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_report_panics_with_the_names_and_the_reasons() {
-    let report = run(Broken::TakesAnyImage).await;
+    let report = run(Broken::TakesAnyImage, "an_unknown_image_is_refused").await;
     let panicked = std::panic::catch_unwind(|| report.assert_passed()).expect_err("it panics");
     let text = panicked.downcast_ref::<String>().expect("a text");
     assert!(text.contains("FAILED   an_unknown_image_is_refused: \"no-such-image\" gave Ok"), "{text}");

@@ -1,5 +1,7 @@
 //! The simulator fails as it is told, where it is told, and no longer than it is told.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{sync::Arc, time::Duration};
 
 use backend::{
@@ -132,14 +134,19 @@ async fn a_runner_dies_after_exactly_so_many_frames() {
     let (simulator, failures) = simulator();
     failures.die_after_frames(0);
     assert!(matches!(simulator.prepare(&shape()).await, Err(PrepareError::Handshake(ChannelError::Closed))));
+    failures.die_after_frames(1);
+    let gone = prepared(&simulator).await;
+    let id = gone.id.clone();
+    assert!(matches!(simulator.assign(gone, &spec()).await, Err(AssignError::Gone(_))));
+    assert_eq!(simulator.wait(&id).await.unwrap(), Termination::Exited);
+
     // Hello, started, two outputs, a result and the exit: the last one is never sent.
     let code = "# sim: stdout a\n# sim: stderr b\n# sim: result 1";
-    for frames in 1..=6 {
+    for frames in 2..=6 {
         failures.die_after_frames(frames);
         let (sandbox, start) = started(&simulator, code).await;
         let (mut sender, mut receiver) = sandbox.channel.assign("ses_1");
-        // A runner that is gone already takes nothing.
-        let _ = sender.send(&HostFrame::Start(Box::new(start))).await;
+        sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         let mut seen = 1;
         let mut exited = false;
         while let Some(frame) = receiver.next().await.unwrap() {

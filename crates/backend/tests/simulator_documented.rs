@@ -1,5 +1,7 @@
 //! docs/simulator.md is true: every program in it is played, and what is seen of it is what the page says.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{sync::Arc, time::Duration};
 
 use backend::{Observation, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator};
@@ -39,7 +41,7 @@ fn examples() -> Vec<Example> {
         match (&mut open, line.strip_prefix("```")) {
             (None, Some(kind)) => open = Some((at + 1, kind.to_owned(), String::new())),
             (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some((_, _, text)), None) => *text += &format!("{line}\n"),
+            (Some((_, _, text)), None) => text.extend([line, "\n"]),
             (None, None) => {}
         }
     }

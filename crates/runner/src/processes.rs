@@ -56,26 +56,6 @@ impl Processes {
         Ok(Self::Descendants)
     }
 
-    /// Reaps what has ended.
-    pub(crate) fn reap(self, first: Pid) -> Reaped {
-        let mut reaped = Reaped { first: None, rest: Rest::Unknown };
-        for _ in 0..REAPED_AT_ONCE {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == first => reaped.first = exit(status),
-                Ok(Some(_)) | Err(Errno::INTR) => {}
-                Ok(None) => {
-                    reaped.rest = Rest::Alive;
-                    break;
-                }
-                Err(_) => {
-                    reaped.rest = Rest::None;
-                    break;
-                }
-            }
-        }
-        reaped
-    }
-
     /// Sends SIGKILL to all of them. What is forked meanwhile may get away: repeat until none is left.
     pub(crate) fn kill(self) {
         match self {
@@ -97,6 +77,26 @@ impl Processes {
         };
         all.iter().map(|process| process.threads).sum()
     }
+}
+
+/// Reaps what has ended.
+pub(crate) fn reap(first: Pid) -> Reaped {
+    let mut reaped = Reaped { first: None, rest: Rest::Unknown };
+    for _ in 0..REAPED_AT_ONCE {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == first => reaped.first = exit(status),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => {
+                reaped.rest = Rest::Alive;
+                break;
+            }
+            Err(_) => {
+                reaped.rest = Rest::None;
+                break;
+            }
+        }
+    }
+    reaped
 }
 
 fn exit(status: WaitStatus) -> Option<Exit> {

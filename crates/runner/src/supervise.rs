@@ -32,6 +32,8 @@ use crate::{
     setup::{self, Sandbox},
 };
 
+use self::waiting::Source;
+
 /// How long the last words of a faulty runner may take.
 const LAST_WORDS: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 /// How long processes that do not die of SIGKILL are waited for.
@@ -175,25 +177,22 @@ impl Supervisor {
         if outbox.is_broken() {
             return Err(End::HostGone);
         }
-        if ready.host {
+        if ready.has(Source::Host) {
             self.listen_to_host()?;
         }
         self.hand_over();
-        if ready.control || self.is_draining() {
+        if ready.has(Source::Control) || self.is_draining() {
             self.listen_to_language_host(outbox);
             self.settle()?;
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let is_ready = match stream {
-                Stream::Stdout => ready.stdout,
-                Stream::Stderr => ready.stderr,
-            };
-            if is_ready || self.is_draining() {
+            if ready.has(Source::Output(stream)) || self.is_draining() {
                 self.forward(stream, outbox);
             }
         }
-        self.count(ready.child, outbox);
-        if ready.child || self.rest == Rest::Unknown || self.is_killing() {
+        let child_ended = ready.has(Source::Child);
+        self.count(child_ended, outbox);
+        if child_ended || self.rest == Rest::Unknown || self.is_killing() {
             self.reap(outbox)?;
         }
         if let Some(session) = &mut self.session {

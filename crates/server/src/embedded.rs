@@ -57,7 +57,6 @@ pub(crate) struct Embedded {
 
 #[derive(Debug)]
 struct Running {
-    url: String,
     client: Client,
     engine: Engine,
     state: State,
@@ -70,8 +69,12 @@ impl Embedded {
     pub(crate) async fn start(options: EmbeddedOptions) -> anyhow::Result<Self> {
         process::harden();
         let parent = Layers::embedded(Flags::new()).and_then(|layers| State::read(&layers))?.data_dir.join("embedded");
+        Self::start_in(&parent, options).await
+    }
+
+    async fn start_in(parent: &Path, options: EmbeddedOptions) -> anyhow::Result<Self> {
         let slot =
-            Slot::take(&parent).with_context(|| format!("no place for a data directory in {}", parent.display()))?;
+            Slot::take(parent).with_context(|| format!("no place for a data directory in {}", parent.display()))?;
         match Running::start(options, &slot.dir).await {
             Ok(running) => Ok(Self { running, slot }),
             Err(error) => {
@@ -82,13 +85,7 @@ impl Embedded {
         }
     }
 
-    /// Where it listens.
-    #[expect(dead_code, reason = "for callers that hand the server to another program")]
-    pub(crate) fn url(&self) -> &str {
-        &self.running.url
-    }
-
-    /// A client that may do everything.
+    /// A client that may do everything; its base URL is where the server listens.
     pub(crate) fn client(&self) -> Client {
         self.running.client.clone()
     }
@@ -124,7 +121,7 @@ impl Running {
         let router = api::router(engine.clone(), api_settings.clone());
         let stop = CancellationToken::new();
         let served = tokio::spawn(api::serve(listener, router, api_settings, stop.clone()));
-        Ok(Self { url, client, engine, state: settings.state, stop, served })
+        Ok(Self { client, engine, state: settings.state, stop, served })
     }
 
     async fn stop(self) -> anyhow::Result<State> {
@@ -196,6 +193,33 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn nobody_but_the_command_itself_gets_in_and_nothing_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let parent = temp.path().join("embedded");
+        let options = EmbeddedOptions { backend: Some("simulator".into()) };
+        let embedded = Embedded::start_in(&parent, options).await.unwrap();
+        let client = embedded.client();
+        let stranger = Client::new(client.base_url().as_str(), None).unwrap();
+        let refused = stranger.sessions(&client::ListSessions::default()).await.unwrap_err();
+        assert_eq!(refused.problem().unwrap().code, wire::ErrorCode::Unauthenticated);
+
+        let request = wire::CreateSession { code: Some("# sim: exit 0".into()), ..wire::CreateSession::default() };
+        let created = client.create(&request).await.unwrap();
+        client.result(created.id, Duration::from_secs(10)).await.unwrap();
+        assert!(embedded.shutdown_and_verify().await.unwrap() > 5);
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_leaves_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let parent = temp.path().join("embedded");
+        let error = Embedded::start_in(&parent, EmbeddedOptions { backend: Some("docker".into()) }).await.unwrap_err();
+        assert!(error.to_string().contains("does not have the backend docker yet"), "{error:#}");
+        assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
+    }
 
     #[test]
     fn slots_are_taken_by_one_and_given_back() {

@@ -17,3 +17,17 @@ pub(crate) fn harden() {
         tracing::warn!(%error, "the number of open files stays as it is");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hardened_process_cannot_be_dumped() {
+        harden();
+        assert_eq!(rustix::process::dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+        let files = getrlimit(Resource::Nofile);
+        assert_eq!(files.current, files.maximum);
+    }
+}

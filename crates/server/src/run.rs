@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -21,17 +22,19 @@ use futures::StreamExt;
 use wire::{Chunk, CreateSession, Session, SessionId, SessionResult, StreamFrame};
 
 use crate::{
-    backends::NoBackend,
     embedded::{Embedded, EmbeddedOptions},
     run::{
         request::ProgramArgs,
         screen::{Closed, Form, Screen, Stream},
     },
+    settings::ConfigError,
     signals::Signals,
 };
 
 /// Signals after which nothing is waited for any more.
 const LAST_SIGNAL: u32 = 3;
+/// How long the result of an ended session is asked for when the stream did not bring it.
+const RESULT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Run one program, and leave with its exit code.
 ///
@@ -66,8 +69,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut request = match args.program.request() {
         Ok(request) => request,
         Err(error) => {
-            screen.say(&error.to_string());
-            return Ok(exit::REFUSED.into());
+            return Ok(give_up("There is no program", &error.to_string(), exit::REFUSED, &mut screen).into());
         }
     };
     match args.url.filter(|url| !url.is_empty()) {
@@ -76,8 +78,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             let client = match client::key_from_env().and_then(|key| Client::new(&url, key)) {
                 Ok(client) => client,
                 Err(error) => {
-                    screen.say(&error.chain());
-                    return Ok(exit::REFUSED.into());
+                    return Ok(give_up("There is no server", &error.chain(), exit::REFUSED, &mut screen).into());
                 }
             };
             if client.is_in_clear() {
@@ -98,11 +99,8 @@ async fn on_embedded(
     let embedded = match Embedded::start(EmbeddedOptions { backend }).await {
         Ok(embedded) => embedded,
         Err(error) => {
-            let code = if error.is::<NoBackend>() { exit::UNREACHABLE } else { exit::REFUSED };
-            for line in format!("{error:#}").lines() {
-                screen.say(line);
-            }
-            return Ok(code.into());
+            let code = if error.is::<ConfigError>() { exit::REFUSED } else { exit::UNREACHABLE };
+            return Ok(give_up("There is no server", &format!("{error:#}"), code, screen).into());
         }
     };
     let client = embedded.client().with_retry(Retry { attempts: 2, ..Retry::default() });
@@ -116,24 +114,31 @@ async fn on_embedded(
 
 /// Runs the session to its end, and gives the exit code.
 async fn session(client: &Client, request: &CreateSession, screen: &mut Screen, signals: &Signals) -> u8 {
+    if signals.any() {
+        return give_up("Cancelled", "there was no session yet", exit::CANCELLED, screen);
+    }
+    // A first signal from here on finds the session that is being made, and cancels it.
     let created = tokio::select! {
-        biased;
-        () = signals.at_least(1) => {
-            screen.say("cancelled before there was a session");
-            return exit::CANCELLED;
-        }
         created = client.create(request) => created,
+        () = signals.at_least(2) => {
+            return give_up("Cancelled", "the server may have made the session", exit::CANCELLED, screen);
+        }
     };
     let created = match created {
         Ok(created) => created,
-        Err(error) => return refused(&error, screen),
+        Err(error) => return refused(client, &error, screen),
     };
     let cancelling = Canceller::start(client, created.id, signals);
-    let followed = follow(client, created.id, screen, &cancelling).await;
+    let id = created.id;
+    let followed = follow(client, created, screen, &cancelling).await;
     screen.end_output();
     let (session, result) = match followed {
         Ok(followed) => followed,
-        Err(error) => return lost(&error, created.id, screen),
+        Err(error) => {
+            screen.say(&format!("{id} could not be followed to its end, and goes on without a reader"));
+            refused(client, &error, screen);
+            return exit::UNREACHABLE;
+        }
     };
     screen.say(&report::verdict(&session, &result));
     for denial in &result.denials {
@@ -151,11 +156,11 @@ async fn session(client: &Client, request: &CreateSession, screen: &mut Screen, 
 /// Shows what comes until the end, then gives the session as it is then.
 async fn follow(
     client: &Client,
-    id: SessionId,
+    mut session: Session,
     screen: &mut Screen,
     cancelling: &Canceller,
 ) -> Result<(Session, SessionResult), ClientError> {
-    let mut frames = client.stream(id);
+    let mut frames = client.stream(session.id);
     let mut result = None;
     while let Some(frame) = frames.next().await {
         match frame?.1 {
@@ -163,14 +168,21 @@ async fn follow(
             StreamFrame::Stderr(chunk) => cancelling.unless_written(&screen.output(Stream::Stderr, &bytes(&chunk))),
             StreamFrame::Gap(gap) => screen.say(&format!("{} bytes of output are missing here", gap.dropped_bytes)),
             StreamFrame::Result(arrived) => result = Some(*arrived),
-            StreamFrame::Audit(_) | StreamFrame::Phase(_) | StreamFrame::End(_) => {}
+            StreamFrame::Phase(change) => {
+                session.phase = change.phase;
+                session.outcome = change.outcome;
+                session.kill_reason = change.kill_reason;
+            }
+            StreamFrame::Audit(_) | StreamFrame::End(_) => {}
         }
     }
     let result = match result {
         Some(result) => result,
-        None => client.result(id, std::time::Duration::from_secs(10)).await?,
+        None => client.result(session.id, RESULT_PATIENCE).await?,
     };
-    Ok((client.session(id).await?, result))
+    session.usage = Some(result.usage);
+    // A server that stops ends its streams properly, and may not answer any more behind them.
+    Ok((client.session(session.id).await.unwrap_or(session), result))
 }
 
 /// The exact bytes of a chunk.
@@ -179,9 +191,20 @@ fn bytes(chunk: &Chunk) -> Vec<u8> {
     exact.unwrap_or_else(|| chunk.text.clone().into_bytes())
 }
 
-fn refused(error: &ClientError, screen: &mut Screen) -> u8 {
-    for line in report::error_lines(error) {
-        screen.say(&line);
+fn refused(client: &Client, error: &ClientError, screen: &mut Screen) -> u8 {
+    match error {
+        ClientError::Transport(_) => screen.say(&format!("{}: {}", client.base_url(), error.chain())),
+        ClientError::BaseUrl { .. }
+        | ClientError::Key
+        | ClientError::Problem(_)
+        | ClientError::Unexpected { .. }
+        | ClientError::Decode { .. }
+        | ClientError::TooLarge { .. }
+        | ClientError::StreamLost { .. } => {
+            for line in report::error_lines(error) {
+                screen.say(&line);
+            }
+        }
     }
     // If nobody reads it, the exit code still says it.
     let _ = screen.json(&report::error_object(error));
@@ -191,10 +214,14 @@ fn refused(error: &ClientError, screen: &mut Screen) -> u8 {
     }
 }
 
-fn lost(error: &ClientError, id: SessionId, screen: &mut Screen) -> u8 {
-    screen.say(&format!("{id} could not be followed to its end; it goes on without a reader"));
-    refused(error, screen);
-    exit::UNREACHABLE
+/// There will be no session.
+fn give_up(title: &str, detail: &str, code: u8, screen: &mut Screen) -> u8 {
+    for line in detail.lines() {
+        screen.say(line);
+    }
+    // If nobody reads it, the exit code still says it.
+    let _ = screen.json(&serde_json::json!({ "error": { "title": title, "detail": detail } }));
+    code
 }
 
 /// Cancels the session when it is told to stop, from a task of its own: it works while output is being written to

@@ -31,6 +31,11 @@ impl Signals {
         Ok(Self { count })
     }
 
+    /// Whether there has been one.
+    pub(crate) fn any(&self) -> bool {
+        *self.count.borrow() > 0
+    }
+
     /// Waits until there have been `n`.
     pub(crate) async fn at_least(&self, n: u32) {
         let mut count = self.count.clone();

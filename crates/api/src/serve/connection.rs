@@ -67,7 +67,7 @@ impl Connection {
                     ending = true;
                     check_at = Instant::now() + GRACE;
                 }
-                () = tokio::time::sleep_until(check_at + Duration::from_secs(900)) => {
+                () = tokio::time::sleep_until(check_at) => {
                     let now = Instant::now();
                     match activity.useless_at(settings.header_timeout, settings.idle_timeout) {
                         None => check_at = now + if ending { GRACE } else { settings.idle_timeout },

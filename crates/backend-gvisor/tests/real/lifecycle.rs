@@ -119,7 +119,9 @@ async fn eight_sandboxes_at_once_do_not_meet() {
     let Some(host) = host("eight_sandboxes_at_once_do_not_meet").await else { return };
     let code = |n: usize| match n % 2 {
         0 => python(&format!("open('/tmp/n', 'w').write('{n}')\nprint(open('/tmp/n').read())")),
-        _ => node(&format!("require('fs').writeFileSync('/tmp/n', '{n}'); console.log(`${{require('fs').readFileSync('/tmp/n')}}`)")),
+        _ => node(&format!(
+            "require('fs').writeFileSync('/tmp/n', '{n}'); console.log(`${{require('fs').readFileSync('/tmp/n')}}`)"
+        )),
     };
     let programs: Vec<_> = (0..8).map(code).collect();
     let runs = programs.iter().map(|program| host.run(program));

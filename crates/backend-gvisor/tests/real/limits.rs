@@ -18,7 +18,12 @@ fn exceeded(ended: &Ended) -> Option<SandboxLimit> {
 async fn a_spin_on_all_cores_ends_at_its_cpu_time() {
     let Some(host) = host("a_spin_on_all_cores_ends_at_its_cpu_time").await else { return };
     let code = "import os\nfor _ in range(3):\n    if os.fork() == 0: break\nwhile True: pass";
-    let ended = host.run(&python(code).with(|limits| { limits.cpu_time_ms = Some(500); limits.cpu_millis = 2000; })).await;
+    let ended = host
+        .run(&python(code).with(|limits| {
+            limits.cpu_time_ms = Some(500);
+            limits.cpu_millis = 2000;
+        }))
+        .await;
     println!("{ended:?}");
     assert_eq!(exceeded(&ended), Some(SandboxLimit::Cpu), "{ended:?}");
     assert!((500..1000).contains(&ended.observation.usage.cpu_ms), "{ended:?}");
@@ -76,7 +81,10 @@ async fn a_memfd_balloon_ends_at_its_memory() {
 async fn endless_small_files_stay_within_memory_or_disk() {
     let Some(host) = host("endless_small_files_stay_within_memory_or_disk").await else { return };
     let code = "i = 0\nwhile True:\n    open(f'/tmp/{i}', 'w').close()\n    i += 1";
-    let program = python(code).with(|limits| { limits.memory_bytes = 64 * MIB; limits.cpu_time_ms = Some(60_000); });
+    let program = python(code).with(|limits| {
+        limits.memory_bytes = 64 * MIB;
+        limits.cpu_time_ms = Some(60_000);
+    });
     let ended = host.run(&program).await;
     println!("{ended:?}");
     assert!(matches!(exceeded(&ended), Some(SandboxLimit::Memory | SandboxLimit::Disk)), "{ended:?}");
@@ -92,7 +100,11 @@ async fn pids(name: &str, code: &str) {
 
 #[tokio::test]
 async fn a_fork_bomb_is_an_overrun_of_processes() {
-    pids("a_fork_bomb_is_an_overrun_of_processes", "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass").await;
+    pids(
+        "a_fork_bomb_is_an_overrun_of_processes",
+        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -104,7 +116,12 @@ async fn a_thread_bomb_is_an_overrun_of_processes() {
 async fn disk(name: &str, path: &str) {
     let Some(host) = host(name).await else { return };
     let code = format!("f = open('{path}', 'wb')\nwhile True: f.write(b'x' * (1 << 20))");
-    let ended = host.run(&python(&code).with(|limits| { limits.disk_bytes = 64 * MIB; limits.memory_bytes = 128 * MIB; })).await;
+    let ended = host
+        .run(&python(&code).with(|limits| {
+            limits.disk_bytes = 64 * MIB;
+            limits.memory_bytes = 128 * MIB;
+        }))
+        .await;
     println!("{ended:?}");
     assert_eq!(exceeded(&ended), Some(SandboxLimit::Disk), "{ended:?}");
 }
@@ -133,7 +150,10 @@ for i in range(300): f.write(bytes([i % 256]) * (1 << 20))
 f.close()
 f = open('/workspace/x', 'rb')
 print(all(f.read(1 << 20) == bytes([i % 256]) * (1 << 20) for i in range(300)))";
-    let program = python(code).with(|limits| { limits.memory_bytes = 128 * MIB; limits.disk_bytes = 512 * MIB; });
+    let program = python(code).with(|limits| {
+        limits.memory_bytes = 128 * MIB;
+        limits.disk_bytes = 512 * MIB;
+    });
     let ended = host.run(&program).await;
     println!("{ended:?}");
     assert_eq!(ended.seen.stdout, "True\n", "{ended:?}");

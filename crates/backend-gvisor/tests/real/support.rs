@@ -161,9 +161,8 @@ impl Host {
     /// Starts a program and waits for the first thing that it writes.
     pub(crate) async fn start_and_hear(&self, program: &Program) -> Running {
         let mut running = self.start(program).await;
-        let heard = async {
-            while !matches!(running.receiver.next().await.unwrap(), Some(GuestFrame::Output { .. })) {}
-        };
+        let heard =
+            async { while !matches!(running.receiver.next().await.unwrap(), Some(GuestFrame::Output { .. })) {} };
         tokio::time::timeout(PATIENCE, heard).await.unwrap();
         running
     }
@@ -207,7 +206,9 @@ impl Host {
     /// Whatever this instance has on the host. Its groups alone are not counted.
     pub(crate) fn traces(&self) -> Vec<String> {
         let mut traces = entries(&self.config.state_dir.join("sandboxes"));
-        for tree in entries(Path::new("/sys/fs/cgroup")).into_iter().map(PathBuf::from).chain([PathBuf::from("/sys/fs/cgroup")]) {
+        for tree in
+            entries(Path::new("/sys/fs/cgroup")).into_iter().map(PathBuf::from).chain([PathBuf::from("/sys/fs/cgroup")])
+        {
             let group = tree.join(format!("enclave-{}", self.config.instance));
             traces.extend(entries(&group).into_iter().filter(|path| path.contains("/sbx-")));
         }
@@ -233,7 +234,8 @@ fn entries(dir: &Path) -> Vec<String> {
 fn zombies() -> Vec<String> {
     let threads = entries(Path::new("/proc/self/task")).into_iter();
     let children = threads.map(|thread| fs::read_to_string(format!("{thread}/children")).unwrap_or_default());
-    let pids: Vec<String> = children.flat_map(|pids| pids.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let pids: Vec<String> =
+        children.flat_map(|pids| pids.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
     let state = |pid: &String| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     pids.into_iter().filter(|pid| state(pid).contains("State:\tZ")).map(|pid| format!("zombie {pid}")).collect()
 }

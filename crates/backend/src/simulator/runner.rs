@@ -1,11 +1,6 @@
 //! The model runner: speaks the real protocol over an in-memory pipe, and plays a [`Program`] instead of running one.
 
-use std::{
-    convert::Infallible,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use model::Language;
 use protocol::{
@@ -15,7 +10,7 @@ use protocol::{
 use tokio::io::{AsyncReadExt, DuplexStream};
 
 use super::{
-    inside,
+    inside, mix,
     outbox::Outbox,
     program::{Instruction, Misbehaviour, Program},
     sandbox::Sandbox,
@@ -79,9 +74,7 @@ impl Runner {
             let message = format!("this sandbox was prepared for {own}, the program is for {other}");
             return fault(&mut self.outbox, message).await;
         }
-        let mut salt = DefaultHasher::new();
-        (self.seed, &start.code).hash(&mut salt);
-        self.sandbox.begin(salt.finish());
+        self.sandbox.begin(mix(self.seed, digest(&start.code)));
         self.outbox.allow(start.output_bytes);
 
         let program = Program::read(&start.code, self.language);
@@ -125,6 +118,11 @@ impl Runner {
             }
         }
     }
+}
+
+/// FNV-1a: the same everywhere and for ever.
+fn digest(code: &str) -> u64 {
+    code.bytes().fold(0xcbf2_9ce4_8422_2325, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 async fn fault(outbox: &mut Outbox, message: String) -> Result<Infallible, Stop> {

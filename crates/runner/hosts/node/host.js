@@ -14,6 +14,8 @@
   const { stringify, parse } = JSON;
 
   const CHANNEL = 3;
+  // What is loaded only when it is needed. In a snapshot, `require` itself gives no module any more without a warning.
+  const builtin = (name) => Module.createRequire('/')(name);
   // Deeper values are legal JSON, but many parsers refuse them.
   const MAX_DEPTH = 100;
 
@@ -131,7 +133,7 @@
 
   function compiles(text) {
     try {
-      require('vm').compileFunction(text, WRAPPER);
+      builtin('vm').compileFunction(text, WRAPPER);
       return true;
     } catch (error) {
       return ONLY_IN_MODULES.test(error.message) ? undefined : false;
@@ -165,7 +167,7 @@
     });
     send('S', []);
     // The rejection is left unhandled on purpose: Node then prints the error and exits as for any main module.
-    const url = file ? require('url').pathToFileURL(file).href : `data:text/javascript,${encodeURIComponent(text)}`;
+    const url = file ? builtin('url').pathToFileURL(file).href : `data:text/javascript,${encodeURIComponent(text)}`;
     // Only code that a module loader has compiled can import; this file is none when it comes out of a snapshot.
     const importer = new Module(base, null);
     importer._compile('module.exports = (url) => import(url)', base);

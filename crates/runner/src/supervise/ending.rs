@@ -12,7 +12,7 @@ use crate::{
     interpreter::{Interpreter, describe},
     log,
     outbox::Outbox,
-    processes::{Processes, Rest},
+    processes::{self, Processes, Rest},
     session::Session,
 };
 
@@ -20,7 +20,7 @@ impl Supervisor {
     pub(super) fn reap(&mut self, outbox: &mut Outbox) -> Result<(), End> {
         // The descriptor only says that there is something to reap; which children, the reaping itself finds out.
         while matches!(rustix::io::read(&self.signals, &mut *self.chunk), Ok(1..)) {}
-        let reaped = self.processes.reap(self.interpreter.pid);
+        let reaped = processes::reap(self.interpreter.pid);
         self.rest = reaped.rest;
         if let Some(exit) = reaped.first {
             self.first_ended(exit, outbox)?;
@@ -110,7 +110,7 @@ impl Supervisor {
             let pause = Timespec::try_from(KILL_AGAIN).expect("a few milliseconds");
             // Interrupted or not, the next round looks again.
             let _ = poll(&mut ended, Some(&pause));
-            self.rest = self.processes.reap(self.interpreter.pid).rest;
+            self.rest = processes::reap(self.interpreter.pid).rest;
         }
     }
 }

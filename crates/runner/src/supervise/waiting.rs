@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use protocol::Stream;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -13,14 +14,27 @@ use rustix::{
 use super::{End, KILL_AGAIN, Supervisor};
 use crate::{outbox::Outbox, processes::Rest};
 
-/// Which descriptors have something for us.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Ready {
-    pub(super) host: bool,
-    pub(super) child: bool,
-    pub(super) control: bool,
-    pub(super) stdout: bool,
-    pub(super) stderr: bool,
+/// What can have something for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Descriptor 0.
+    Host,
+    /// A child has ended.
+    Child,
+    /// The language host's channel.
+    Control,
+    /// A pipe of the program.
+    Output(Stream),
+}
+
+/// What has.
+#[derive(Debug, Default)]
+pub(super) struct Ready(Vec<Source>);
+
+impl Ready {
+    pub(super) fn has(&self, source: Source) -> bool {
+        self.0.contains(&source)
+    }
 }
 
 impl Supervisor {
@@ -32,20 +46,20 @@ impl Supervisor {
         let control = if unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let reads_output = self.reads_output(outbox);
         let (mut sources, mut polled) = (Vec::with_capacity(6), Vec::with_capacity(6));
-        let mut watch = |source: fn(&mut Ready) -> &mut bool, descriptor, flags| {
+        let mut watch = |source, descriptor, flags| {
             sources.push(source);
             polled.push(PollFd::from_borrowed_fd(descriptor, flags));
         };
-        watch(|ready| &mut ready.host, stdin, PollFlags::IN);
-        watch(|ready| &mut ready.child, self.signals.as_fd(), PollFlags::IN);
+        watch(Source::Host, stdin, PollFlags::IN);
+        watch(Source::Child, self.signals.as_fd(), PollFlags::IN);
         if let Some(descriptor) = &self.interpreter.control {
-            watch(|ready| &mut ready.control, descriptor.as_fd(), control);
+            watch(Source::Control, descriptor.as_fd(), control);
         }
         if let Some(descriptor) = self.interpreter.stdout.as_ref().filter(|_| reads_output) {
-            watch(|ready| &mut ready.stdout, descriptor.as_fd(), PollFlags::IN);
+            watch(Source::Output(Stream::Stdout), descriptor.as_fd(), PollFlags::IN);
         }
         if let Some(descriptor) = self.interpreter.stderr.as_ref().filter(|_| reads_output) {
-            watch(|ready| &mut ready.stderr, descriptor.as_fd(), PollFlags::IN);
+            watch(Source::Output(Stream::Stderr), descriptor.as_fd(), PollFlags::IN);
         }
         polled.push(PollFd::from_borrowed_fd(stdout, to_host));
         let timeout =
@@ -58,11 +72,8 @@ impl Supervisor {
         if to_host.intersects(PollFlags::ERR | PollFlags::NVAL) {
             return Err(End::HostGone);
         }
-        let mut ready = Ready::default();
-        for (source, polled) in sources.into_iter().zip(polled) {
-            *source(&mut ready) = !polled.revents().is_empty();
-        }
-        Ok(ready)
+        let ready = sources.into_iter().zip(polled).filter(|(_, polled)| !polled.revents().is_empty());
+        Ok(Ready(ready.map(|(source, _)| source).collect()))
     }
 
     fn timeout(&self, outbox: &Outbox) -> Option<Duration> {

@@ -13,11 +13,12 @@ fn start(case: &Case) -> HostFrame {
 
 #[test]
 fn hello_comes_at_once_and_a_host_that_hangs_up_ends_everything() {
-    let mut open = python("").open();
+    let case = python("");
+    let mut open = case.open();
     assert_eq!(open.next(), Some(GuestFrame::Hello { version: VERSION }));
     open.hang_up();
     let run = open.finish();
-    assert_eq!((run.status.code(), run.frames.len()), (Some(1), 1));
+    assert_eq!((run.status.code(), run.frames.len()), (Some(1), 1), "{run:?}");
 }
 
 #[test]
@@ -153,6 +154,6 @@ fn what_was_asked_for_and_cannot_be_had_is_a_fault() {
 fn a_command_line_that_makes_no_sense_is_told_to_the_operator() {
     let case = python("").options(&["--frobnicate"]);
     let run = case.open().finish();
-    assert_eq!((run.status.code(), run.frames.len()), (Some(2), 0));
+    assert_eq!((run.status.code(), run.frames.len()), (Some(2), 0), "{run:?}");
     assert!(run.log.contains("unknown option --frobnicate") && run.log.contains("usage:"), "{}", run.log);
 }

@@ -137,7 +137,7 @@ fn too_many_processes_or_threads_are_reported_once() {
         let case = python(&code).with(|start| start.pids = 10);
         let mut open = case.open();
         open.send(&HostFrame::Start(Box::new(case.start.clone())));
-        while !matches!(open.next(), Some(GuestFrame::Exceeded { limit: GuestLimit::Pids })) {}
+        open.wait_for_exceeded(GuestLimit::Pids);
         open.hang_up();
         assert_eq!(open.finish().exceeded(), [GuestLimit::Pids], "{start}");
     }

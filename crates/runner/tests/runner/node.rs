@@ -196,6 +196,19 @@ fn a_result_that_is_no_json_is_refused_with_a_clear_error() {
 }
 
 #[test]
+fn two_programs_do_not_draw_the_same_random_numbers_nor_share_a_clock() {
+    with_each_host("node::random", |host| {
+        let code =
+            "console.log(Math.random(), crypto.randomUUID(), Math.abs(Date.now() - performance.timeOrigin) < 60000)";
+        let code = code.replace("crypto.", "require('crypto').");
+        let (one, other) = (host.run(&code).clean(), host.run(&code).clean());
+        let (one, other): (Vec<_>, Vec<_>) = (one.split(' ').collect(), other.split(' ').collect());
+        assert!(one[0] != other[0] && one[1] != other[1], "{one:?} {other:?}");
+        assert_eq!((one[2], other[2]), ("true\n", "true\n"));
+    });
+}
+
+#[test]
 fn a_snapshot_that_this_node_cannot_read_is_done_without() {
     with_each_host("node::broken_snapshot", |host| {
         let Host::Snapshot(dir) = host else { return };

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, Language};
+use protocol::{Exit, GuestLimit, HostFrame, Language};
 
 use crate::support::{Case, NOBODY, has, is_root, python};
 
@@ -115,7 +115,7 @@ fn a_fork_bomb_is_stopped_by_the_cgroup_and_reported() {
     let case = case.options(&["--cgroup", cgroup.0.to_str().expect("text")]).with(|start| start.pids = 40);
     let mut open = case.open();
     open.send(&HostFrame::Start(Box::new(case.start.clone())));
-    while !matches!(open.next(), Some(GuestFrame::Exceeded { limit: GuestLimit::Pids })) {}
+    open.wait_for_exceeded(GuestLimit::Pids);
     let most: u32 =
         std::fs::read_to_string(cgroup.0.join("workload/pids.max")).expect("reads").trim().parse().expect("a number");
     let now: u32 = std::fs::read_to_string(cgroup.0.join("workload/pids.current"))

@@ -17,7 +17,7 @@ use protocol::{Decoder, Exit, GuestFrame, GuestLimit, GuestOrder, HostFrame, Lan
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Who runs the runner when root runs the tests.
 pub(crate) const NOBODY: u32 = 65534;
 
@@ -68,7 +68,8 @@ pub(crate) fn node(code: &str) -> Case {
 
 impl Case {
     pub(crate) fn new(language: Language, code: &str) -> Self {
-        let dir = tempfile::tempdir().expect("creates");
+        // Not in /tmp, which some tests put a disk on.
+        let dir = tempfile::tempdir_in("/var/tmp").expect("creates");
         let workspace = dir.path().join("workspace");
         std::fs::create_dir(&workspace).expect("creates");
         // A copy that an ordinary user can reach, wherever the build directory is.
@@ -189,6 +190,13 @@ impl Open {
         }
     }
 
+    /// Reads frames until this limit is exceeded.
+    pub(crate) fn wait_for_exceeded(&mut self, limit: GuestLimit) {
+        while !self.seen.contains(&GuestFrame::Exceeded { limit }) {
+            assert!(self.next().is_some(), "ended within its limits: {:?}", self.seen);
+        }
+    }
+
     /// Reads frames until stdout holds the text.
     pub(crate) fn wait_for(&mut self, text: &str) {
         while !Run::text(&self.seen, Stream::Stdout).contains(text) {
@@ -225,9 +233,9 @@ impl Run {
     fn text(frames: &[GuestFrame], wanted: Stream) -> String {
         let bytes: Vec<u8> = frames
             .iter()
-            .filter_map(|frame| match frame {
-                GuestFrame::Output { stream, data } if *stream == wanted => Some(data.as_slice()),
-                _ => None,
+            .filter_map(|frame| {
+                let GuestFrame::Output { stream, data } = frame else { return None };
+                (*stream == wanted).then_some(data.as_slice())
             })
             .flatten()
             .copied()
@@ -249,9 +257,9 @@ impl Run {
 
     /// The last result, which is the one that counts.
     pub(crate) fn result(&self) -> Option<String> {
-        self.frames.iter().rev().find_map(|frame| match frame {
-            GuestFrame::Result { json } => Some(String::from_utf8(json.clone()).expect("text")),
-            _ => None,
+        self.frames.iter().rev().find_map(|frame| {
+            let GuestFrame::Result { json } = frame else { return None };
+            Some(String::from_utf8(json.clone()).expect("text"))
         })
     }
 
@@ -272,9 +280,9 @@ impl Run {
     pub(crate) fn exceeded(&self) -> Vec<GuestLimit> {
         self.frames
             .iter()
-            .filter_map(|frame| match frame {
-                GuestFrame::Exceeded { limit } => Some(*limit),
-                _ => None,
+            .filter_map(|frame| {
+                let GuestFrame::Exceeded { limit } = frame else { return None };
+                Some(*limit)
             })
             .collect()
     }

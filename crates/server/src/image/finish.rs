@@ -32,6 +32,7 @@ const CLUTTER: &[&str] = &[
     "etc/rc6.d",
     "etc/rcS.d",
     "etc/security",
+    "etc/shadow",
     "etc/systemd",
     "etc/update-motd.d",
     "proc",
@@ -75,22 +76,21 @@ const DIRECTORIES: &[(&str, u32)] = &[
     ("workspace", 0o1777),
 ];
 
-/// The workload runs as `nobody`; root is the runner.
+/// The workload runs as `nobody`; root is the runner. Nobody can sign in, so there are no passwords to keep.
 const FILES: &[(&str, &str)] = &[
     (
         "etc/passwd",
-        "root:x:0:0:root:/root:/bin/bash\n\
-         daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
-         bin:x:2:2:bin:/bin:/usr/sbin/nologin\n\
-         sys:x:3:3:sys:/dev:/usr/sbin/nologin\n\
-         nobody:x:65534:65534:nobody:/workspace:/bin/bash\n",
+        "root:*:0:0:root:/root:/bin/bash\n\
+         daemon:*:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
+         bin:*:2:2:bin:/bin:/usr/sbin/nologin\n\
+         sys:*:3:3:sys:/dev:/usr/sbin/nologin\n\
+         nobody:*:65534:65534:nobody:/workspace:/bin/bash\n",
     ),
     (
         "etc/group",
         "root:x:0:\ndaemon:x:1:\nbin:x:2:\nsys:x:3:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\nmail:x:8:\nkmem:x:15:\nshadow:x:42:\n\
          utmp:x:43:\nstaff:x:50:\nusers:x:100:\nnogroup:x:65534:\n",
     ),
-    ("etc/shadow", "root:*:20000:0:99999:7:::\nnobody:*:20000:0:99999:7:::\n"),
     ("etc/hostname", "enclave\n"),
     ("etc/hosts", "127.0.0.1\tlocalhost enclave\n::1\tlocalhost ip6-localhost ip6-loopback\n"),
     ("etc/resolv.conf", ""),

@@ -1,0 +1,11 @@
+//! Every command of the built binary, from the outside: arguments in; output, exit codes and files out.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod documents;
+mod drain;
+mod gvisor;
+mod keys;
+mod place;
+mod run;
+mod serve;
