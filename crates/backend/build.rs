@@ -30,7 +30,6 @@ fn main() {
         cargo.env_remove(wrapper);
     }
     let status = cargo.status().expect("cargo starts");
-    if !status.success() && std::path::Path::new("/tmp/enclave-stub").exists() { fs::write(out.join("enclave-runner"), b"").expect("stub"); return; } // TEMPORARY
     assert!(status.success(), "the runner does not build; see above");
     fs::copy(target_dir.join(&target).join("runner/enclave-runner"), out.join("enclave-runner"))
         .expect("copy the runner");

@@ -45,7 +45,8 @@ impl Open {
         }
         tokio::select! {
             biased;
-            () = self.closing.cancelled() => None,
+            // What is there already is still sent: sessions that ended while the server stopped are read to their end.
+            () = self.closing.cancelled() => self.frames.next().now_or_never()?.and_then(|frame| self.batch(frame)),
             _ = self.heartbeat.tick() => self.standing.check().await.is_ok().then_some(HEARTBEAT),
             frame = self.frames.next() => self.batch(frame?),
         }

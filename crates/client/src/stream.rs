@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use futures::{Stream, stream};
-use reqwest::{Response, header};
+use reqwest::{Response, StatusCode, header};
 use tokio::time::timeout;
 use wire::{SessionId, StreamFrame};
 
@@ -50,7 +50,7 @@ impl Client {
             if reader.over {
                 return None;
             }
-            let item = reader.next().await;
+            let item = reader.next().await.transpose()?;
             reader.over = !matches!(&item, Ok((_, frame)) if !matches!(frame, StreamFrame::End(_)));
             Some((item, reader))
         }))
@@ -82,11 +82,12 @@ struct Connection {
 }
 
 impl Reader {
-    async fn next(&mut self) -> Result<(u64, StreamFrame), ClientError> {
-        loop {
+    /// The next frame; none where the server says that nothing follows.
+    async fn next(&mut self) -> Result<Option<(u64, StreamFrame)>, ClientError> {
+        while !self.over {
             while let Some(event) = self.queue.pop_front() {
                 if let Some(frame) = self.accept(&event)? {
-                    return Ok((self.last, frame));
+                    return Ok(Some((self.last, frame)));
                 }
             }
             if let Some(error) = self.unreadable.take() {
@@ -103,6 +104,7 @@ impl Reader {
                 },
             }
         }
+        Ok(None)
     }
 
     /// Takes an event if it is new and of a kind that this version knows.
@@ -158,6 +160,11 @@ impl Reader {
                 return Ok(());
             }
         };
+        if response.status() == StatusCode::NO_CONTENT {
+            // Nothing follows the last frame.
+            self.over = true;
+            return Ok(());
+        }
         if response.status().is_success() {
             return self.open(response);
         }

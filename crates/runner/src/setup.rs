@@ -105,9 +105,6 @@ fn mount_proc() -> Result<(), Errno> {
     rustix::mount::mount("proc", "/proc", "proc", flags, None)
 }
 
-/// Devices that gVisor puts into every sandbox, and that open for everybody.
-const SURPLUS_DEVICES: [&str; 2] = ["/dev/fuse", "/dev/net/tun"];
-
 /// Puts the workspace, /tmp and shared memory on one file system, so that its size bounds them together.
 fn lay_out(disk: &Path, workspace: &Path) -> io::Result<()> {
     for (name, target) in [("workspace", workspace), ("tmp", Path::new("/tmp"))] {
@@ -116,12 +113,6 @@ fn lay_out(disk: &Path, workspace: &Path) -> io::Result<()> {
     // Shared memory is a convenience: without this, /dev/shm stays what the backend made it.
     if let Err(error) = bind(&disk.join("shm"), Path::new("/dev/shm")) {
         log::line(&format!("/dev/shm is not on the disk: {error}"));
-    }
-    for device in SURPLUS_DEVICES {
-        match std::fs::remove_file(device) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
     }
     // Only the three binds lead to it from now on.
     std::fs::set_permissions(disk, PermissionsExt::from_mode(0o700))

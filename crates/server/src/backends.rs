@@ -59,7 +59,7 @@ pub(crate) enum NoGvisor {
 
 impl NoGvisor {
     /// What to do about it.
-    fn fix(&self) -> &'static str {
+    pub(crate) fn fix(&self) -> &'static str {
         match self {
             Self::NoRunsc => "install gVisor (the Debian package runsc, or `make setup`), or name it with --runsc",
             Self::Image(_) | Self::Open(OpenError::NoImage | OpenError::Image(_)) => {

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, demo, image, key, run, serve};
+use crate::{audit, demo, doctor, image, key, run, serve};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -29,6 +29,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Run hostile and honest programs, and show what becomes of them
     Demo(demo::DemoArgs),
+    /// Say what this host can enforce, tried for real
+    Doctor(doctor::DoctorArgs),
     /// Build and list the root file systems of sandboxes
     Image(image::ImageArgs),
     /// Make, list and revoke API keys, in the data directory
@@ -57,6 +59,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Run(args) => on_runtime(run::run(*args)),
             Command::Demo(args) => on_runtime(demo::run(args)),
+            Command::Doctor(args) => on_runtime(doctor::run(args)),
             Command::Image(args) => on_runtime(image::run(args)),
             Command::Key(args) => on_runtime(key::run(args)),
             Command::Audit(args) => on_runtime(audit::run(args)),

@@ -4,7 +4,7 @@
 //! of them were met. Afterwards the host is searched for anything that was left.
 
 mod cases;
-mod residue;
+pub(crate) mod residue;
 
 use std::{
     io::{IsTerminal, Write},

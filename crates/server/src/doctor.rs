@@ -174,7 +174,9 @@ mod tests {
     fn what_is_missing_is_shown_with_its_fix() {
         let missing = Finding::missing(Group::Gvisor, "runsc", "not in PATH", "make setup");
         let text = render(&conclude(vec![missing.by("hope")]), false);
-        for part in ["backend gvisor\n", "MISSING  runsc", "by hope", "to fix it: make setup", "no backend that isolates"] {
+        for part in
+            ["backend gvisor\n", "MISSING  runsc", "by hope", "to fix it: make setup", "no backend that isolates"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -9,6 +9,7 @@ mod backends;
 mod cli;
 mod data_dir;
 mod demo;
+mod doctor;
 mod embedded;
 mod image;
 mod key;

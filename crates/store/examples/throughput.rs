@@ -13,7 +13,6 @@ use std::{
 
 use serde_json::json;
 use store::{
-    Store,
     conformance::support::{World, draft, result, update},
     sqlite::Sqlite,
 };

@@ -1,6 +1,3 @@
-// NOTE FOR THE STORE HELPER (temporary): the lead took over the SQLite implementation (it was blocking everyone). Do NOT write
-// src/sqlite*, src/lib.rs, src/error.rs, src/verify.rs, migrations. Your earlier files are in /tmp/store-helper. Your remaining work: ONLY
-// src/conformance.rs, src/conformance/*.rs and tests/*.rs against THIS implementation; report within 15 minutes.
 //! What outlives the process: sessions, results, the audit log, keys, and the outbox.
 //!
 //! [`Store`] gives two handles. [`Tenant`] belongs to one org and is the only way to that org's rows; there is no query

@@ -1,6 +1,3 @@
-// NOTE FOR THE STORE HELPER (temporary): the lead took over the SQLite implementation (it was blocking everyone). Do NOT write
-// src/sqlite*, src/lib.rs, src/error.rs, src/verify.rs, migrations. Your earlier files are in /tmp/store-helper. Your remaining work: ONLY
-// src/conformance.rs, src/conformance/*.rs and tests/*.rs against THIS implementation; report within 15 minutes.
 //! The store on SQLite: one machine, one file.
 //!
 //! Write-ahead log, one writer task with a connection of its own, a few read-only connections beside it. The writer takes

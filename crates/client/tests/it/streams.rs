@@ -157,6 +157,15 @@ async fn nothing_is_read_behind_the_end() {
 }
 
 #[tokio::test]
+async fn a_stream_at_its_end_is_no_error() {
+    let server = Server::playing([stream(&stdout(1, "a", 0)), crate::script::answer("204 No Content", "", "")]).await;
+    let (numbers, _, error) = read(&server).await;
+    assert_eq!(numbers, [1]);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn an_answer_that_is_no_stream_is_named() {
     let server = Server::playing([crate::script::answer("200 OK", "Content-Type: text/html\r\n", "<p>")]).await;
     let (_, _, error) = read(&server).await;

@@ -40,14 +40,27 @@ pub(super) async fn look(settings: &Settings) -> Vec<Finding> {
 fn kernel() -> Finding {
     let name = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
-    Finding::ok(Group::Host, "kernel", format!("{} {} {}", text(name.sysname()), text(name.release()), text(name.machine())))
+    Finding::ok(
+        Group::Host,
+        "kernel",
+        format!("{} {} {}", text(name.sysname()), text(name.release()), text(name.machine())),
+    )
 }
 
 fn root() -> Finding {
     if rustix::process::geteuid().is_root() {
-        Finding::ok(Group::Host, "root", "running as root, to give sandboxes users, namespaces and cgroups of their own")
+        Finding::ok(
+            Group::Host,
+            "root",
+            "running as root, to give sandboxes users, namespaces and cgroups of their own",
+        )
     } else {
-        Finding::missing(Group::Host, "root", "running as an ordinary user", "sudo enclave doctor (and sudo enclave serve)")
+        Finding::missing(
+            Group::Host,
+            "root",
+            "running as an ordinary user",
+            "sudo enclave doctor (and sudo enclave serve)",
+        )
     }
 }
 
@@ -87,7 +100,12 @@ fn memory(meminfo: &str) -> Finding {
     if available >= MEMORY_WANTED {
         Finding::ok(Group::Host, "memory", detail)
     } else {
-        Finding::missing(Group::Host, "memory", detail, format!("free some: sessions want {} or more", gib(MEMORY_WANTED)))
+        Finding::missing(
+            Group::Host,
+            "memory",
+            detail,
+            format!("free some: sessions want {} or more", gib(MEMORY_WANTED)),
+        )
     }
 }
 
@@ -123,7 +141,12 @@ fn kvm() -> Finding {
 
 async fn runsc(found: Option<PathBuf>) -> Finding {
     let missing = |detail: String| {
-        Finding::missing(Group::Gvisor, "runsc", detail, "make setup (or install gVisor's runsc, and name it in ENCLAVE_RUNSC)")
+        Finding::missing(
+            Group::Gvisor,
+            "runsc",
+            detail,
+            "make setup (or install gVisor's runsc, and name it in ENCLAVE_RUNSC)",
+        )
     };
     let Some(path) = found else { return missing("not in PATH".into()) };
     let mut command = tokio::process::Command::new(&path);
@@ -147,7 +170,8 @@ fn default_image(dir: &Path) -> Finding {
             let manifest = image.manifest;
             let languages: Vec<String> =
                 manifest.languages.iter().map(|language| format!("{} {}", language.name, language.version)).collect();
-            let (made, digest) = (format!("{} {}", manifest.distribution, manifest.suite), &manifest.rootfs.sha256[..16]);
+            let (made, digest) =
+                (format!("{} {}", manifest.distribution, manifest.suite), &manifest.rootfs.sha256[..16]);
             Finding::ok(Group::Gvisor, "image", format!("default: {made}, {}, sha256:{digest}…", languages.join(", ")))
         }
         Err(error) => Finding::missing(Group::Gvisor, "image", error.to_string(), "enclave image build"),
@@ -165,7 +189,8 @@ mod tests {
 
     #[test]
     fn either_version_of_cgroups_will_do_and_its_lack_is_named() {
-        let line = |controller: &str| format!("30 25 0:26 / /sys/fs/cgroup/{controller} rw - cgroup cgroup rw,{controller}\n");
+        let line =
+            |controller: &str| format!("30 25 0:26 / /sys/fs/cgroup/{controller} rw - cgroup cgroup rw,{controller}\n");
         let v1: String = CONTROLLERS.into_iter().map(line).collect();
         assert_eq!(cgroups("", "cpuset cpu io memory pids\n").status, Status::Ok);
         assert_eq!(cgroups(&v1, "").status, Status::Ok);

@@ -159,7 +159,8 @@ fn killed(result: &SessionResult, reason: KillReason) -> Result<String, String> 
     if result.kill_reason == Some(reason) {
         return Ok(format!("stopped after {} ms: {}", result.usage.wall_ms, reason.as_str()));
     }
-    let how = result.kill_reason.map_or_else(|| format!("{:?}", result.outcome).to_lowercase(), |why| why.as_str().into());
+    let how =
+        result.kill_reason.map_or_else(|| format!("{:?}", result.outcome).to_lowercase(), |why| why.as_str().into());
     Err(format!("expected {}, and it ended otherwise: {how}", reason.as_str()))
 }
 
@@ -249,7 +250,8 @@ async fn torn_down(client: &Client, id: wire::SessionId) -> anyhow::Result<Vec<S
         let events = client.audit(id, None).await?.items;
         if events.iter().any(|event| event.kind == AuditType::SessionTornDown) {
             let provisioned = events.iter().filter(|event| event.kind == AuditType::SandboxProvisioned);
-            let name = |event: &wire::AuditEvent| event.data.get("sandbox").and_then(Value::as_str).map(ToOwned::to_owned);
+            let name =
+                |event: &wire::AuditEvent| event.data.get("sandbox").and_then(Value::as_str).map(ToOwned::to_owned);
             return Ok(provisioned.filter_map(name).collect());
         }
         anyhow::ensure!(Instant::now() < deadline, "the sandbox of {id} was not removed");

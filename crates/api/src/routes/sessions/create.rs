@@ -51,7 +51,7 @@ pub(crate) async fn create_session(
     let (request, shape_faults) = CreateSession::parse(&bytes)
         .map_err(|error| Failure::new(ErrorCode::MalformedJson, format!("the body cannot be read as JSON: {error}")))?;
     faults.extend(shape_faults);
-    if faults.len() > usize::MAX - MAX_FAULTS {
+    if faults.len() > MAX_FAULTS {
         // More than will be told anyway: not worth deciding on the rest.
         return Err(Failure::invalid(faults));
     }
