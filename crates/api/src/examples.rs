@@ -65,15 +65,13 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
 }
 
 pub(crate) fn problem(code: ErrorCode) -> Value {
-    let (detail, errors) = match code {
-        ErrorCode::InvalidRequest => {
-            ("the request has a fault", vec![FieldError::new("limits.memoryBytes", "must be at most 17179869184")])
-        }
-        ErrorCode::NotEnforceable => (
-            "the policy, on backend gvisor, has a fault",
-            vec![FieldError::new("egress.mode", "backend gvisor has no gateway that could enforce an allowlist")],
-        ),
-        other => (other.title(), vec![]),
+    let (detail, errors) = if code == ErrorCode::InvalidRequest {
+        ("the request has a fault", vec![FieldError::new("limits.memoryBytes", "must be at most 17179869184")])
+    } else if code == ErrorCode::NotEnforceable {
+        let message = "backend gvisor has no gateway that could enforce an allowlist";
+        ("the policy, on backend gvisor, has a fault", vec![FieldError::new("egress.mode", message)])
+    } else {
+        (code.title(), vec![])
     };
     let mut problem = Problem::new(code, detail).with_errors(errors);
     problem.request_id = "5f0c1f3e-6f0a-4f57-9d1c-0d2c7a9b3e11".into();

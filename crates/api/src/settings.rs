@@ -49,7 +49,7 @@ impl Default for Settings {
             max_connections: 1024,
             header_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_secs(75),
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_mins(1),
             max_header_bytes: 32 * KIB,
             max_headers: 100,
             drain_timeout: Duration::from_secs(10),

@@ -46,15 +46,15 @@ impl Open {
         tokio::select! {
             biased;
             // What is there already is still sent: sessions that ended while the server stopped are read to their end.
-            () = self.closing.cancelled() => self.frames.next().now_or_never()?.and_then(|frame| self.batch(frame)),
+            () = self.closing.cancelled() => self.frames.next().now_or_never()?.map(|frame| self.batch(&frame)),
             _ = self.heartbeat.tick() => self.standing.check().await.is_ok().then_some(HEARTBEAT),
-            frame = self.frames.next() => self.batch(frame?),
+            frame = self.frames.next() => frame.map(|frame| self.batch(&frame)),
         }
     }
 
-    fn batch(&mut self, first: Frame) -> Option<Bytes> {
+    fn batch(&mut self, first: &Frame) -> Bytes {
         let mut text = String::with_capacity(first.data.len() + 64);
-        encode(&first, &mut text);
+        encode(first, &mut text);
         while text.len() < BATCH {
             match self.frames.next().now_or_never() {
                 Some(Some(frame)) => encode(&frame, &mut text),
@@ -65,7 +65,7 @@ impl Open {
                 None => break,
             }
         }
-        Some(text.into())
+        text.into()
     }
 }
 

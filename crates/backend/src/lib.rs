@@ -14,9 +14,9 @@ mod sandbox;
 
 use async_trait::async_trait;
 
-pub use model::capability::Capabilities;
 pub use channel::Channel;
 pub use error::{AssignError, DestroyError, ObserveError, PrepareError};
+pub use model::capability::Capabilities;
 pub use sandbox::{
     Observation, Prepared, Residue, Sandbox, SandboxId, SandboxLimit, SandboxSpec, SandboxUsage, Shape, Termination,
 };

@@ -71,7 +71,10 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(BUSY);
         let mut connection = options.connect().await.map_err(opening)?;
-        migrator().run_direct(None, &mut connection, false).await.map_err(|source| OpenError::Migrate { path: shown(), source })?;
+        migrator()
+            .run_direct(None, &mut connection, false)
+            .await
+            .map_err(|source| OpenError::Migrate { path: shown(), source })?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.read_only(true))
@@ -162,7 +165,9 @@ impl Tenant for SqliteTenant {
 
     async fn create_key(&self, key: KeyRecord, draft: Draft) -> Result<(), StoreError> {
         let org = self.org;
-        self.store.write(|reply| Operation::CreateKey { org, key: Box::new(key), draft: Box::new(draft), reply }).await?
+        self.store
+            .write(|reply| Operation::CreateKey { org, key: Box::new(key), draft: Box::new(draft), reply })
+            .await?
     }
 
     async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {

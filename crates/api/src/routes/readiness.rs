@@ -29,7 +29,7 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(crate) async fn get_readiness(State(app): State<App>) -> Response {
     let mut last = app.readiness().lock().await;
     let readiness = match &*last {
-        Some((found, readiness)) if found.elapsed() < FRESH => readiness.clone(),
+        Some((found, readiness)) if found.elapsed() < FRESH && !app.engine().is_draining() => readiness.clone(),
         Some(_) | None => {
             let readiness = app.engine().readiness().await;
             *last = Some((Instant::now(), readiness.clone()));

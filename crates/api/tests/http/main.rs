@@ -1,6 +1,8 @@
 //! The API over a real engine, the simulator and SQLite: through the router alone where that is enough, over TCP where
 //! the connection is what is tested.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bad_input;
 mod browsers;
 mod faults;

@@ -105,6 +105,25 @@ async fn a_body_that_does_not_come_is_a_timeout() {
 }
 
 #[tokio::test]
+async fn a_client_that_reads_only_after_it_has_sent_everything_still_reads_why_it_was_refused() {
+    let api = Api::start().await;
+    let key = api.owner().await;
+    let server = api.listen().await;
+    let size = 24 * 1024 * 1024;
+    for (token, status) in [(key.text.as_str(), "413"), ("ek_", "401")] {
+        let mut stream = connect(&server).await;
+        let head = format!(
+            "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        within("the body to be taken", stream.write_all(&vec![b' '; size])).await.unwrap();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn heads_are_bounded_in_size_and_number() {
     let api = Api::start().await;
     let server = api.listen().await;

@@ -16,7 +16,7 @@ use wire::{AuditType, CreateSession, Enforcement, KillReason, Limits, SessionRes
 
 use super::{Finding, Group};
 use crate::{
-    backends::NoBackend,
+    backends::{NoBackend, chain},
     demo::residue,
     embedded::{Embedded, EmbeddedOptions},
 };
@@ -196,11 +196,14 @@ pub(super) async fn run() -> Vec<Finding> {
 }
 
 fn unbootable(error: &anyhow::Error) -> Finding {
-    let fix = match error.downcast_ref::<NoBackend>() {
-        Some(NoBackend::Gvisor(why) | NoBackend::Auto { gvisor: why }) => why.fix().to_owned(),
-        Some(NoBackend::Profile { .. }) | None => "see the message".to_owned(),
-    };
-    Finding::missing(Group::Gvisor, "boot", format!("{error:#}"), fix)
+    match error.downcast_ref::<NoBackend>() {
+        Some(NoBackend::Gvisor(why) | NoBackend::Auto { gvisor: why }) => {
+            Finding::missing(Group::Gvisor, "boot", chain(why), why.fix())
+        }
+        Some(NoBackend::Profile { .. }) | None => {
+            Finding::missing(Group::Gvisor, "boot", format!("no server starts: {error:#}"), "what it says there")
+        }
+    }
 }
 
 async fn try_all(client: &Client) -> anyhow::Result<Vec<Finding>> {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use client::{ClientError, ListSessions};
+use sqlx::{Connection, Executor, SqliteConnection};
 use wire::{CreateSession, ErrorCode};
 
 use crate::place::{Left, Place};
@@ -118,8 +119,8 @@ fn keys_of_no_use_are_not_made() {
     assert!(!place.data().exists(), "a command that only looks makes nothing");
 }
 
-#[test]
-fn a_changed_audit_log_is_found() {
+#[tokio::test]
+async fn a_changed_audit_log_is_found() {
     let place = Place::new();
     create(&place, &["--org", "acme", "--role", "owner"]);
     create(&place, &["--org", "acme", "--role", "viewer"]);
@@ -130,16 +131,12 @@ fn a_changed_audit_log_is_found() {
     assert!(whole.stdout().contains("other: 1 entries, verified"), "{}", whole.stdout());
     assert_eq!(place.run(&["audit", "verify", "--org", "nobody"]).code, 1);
 
-    // As somebody with the disk would: the same length, so that the database itself sees nothing.
-    let path = place.data().join("enclave.db");
-    let mut bytes = fs::read(&path).unwrap();
-    let (was, now) = (br#""role":"viewer""#, br#""role":"vIewer""#);
-    let places: Vec<_> = bytes.windows(was.len()).enumerate().filter(|(_, w)| w == was).map(|(at, _)| at).collect();
-    assert!(!places.is_empty(), "the entry is in the file");
-    for at in places {
-        bytes[at..at + was.len()].copy_from_slice(now);
-    }
-    fs::write(&path, bytes).unwrap();
+    // As somebody with the disk in hand would.
+    let url = format!("sqlite:{}", place.data().join("enclave.db").display());
+    let mut database = SqliteConnection::connect(&url).await.unwrap();
+    let change = "UPDATE audit SET canonical = replace(canonical, 'viewer', 'vIewer') WHERE canonical LIKE '%viewer%'";
+    assert_eq!(database.execute(change).await.unwrap().rows_affected(), 1);
+    database.close().await.unwrap();
     let broken = place.run(&["audit", "verify"]);
     assert_eq!(broken.code, 1, "{}{}", broken.stdout(), broken.stderr);
     assert!(broken.stdout().contains("acme: BROKEN: "), "{}", broken.stdout());

@@ -193,16 +193,14 @@ impl Batch<'_> {
             .execute(&mut *self.connection)
             .await?;
         if let Some(idempotency) = &new.idempotency {
-            sqlx::query(
-                "INSERT INTO idempotency (org_id, key, digest, session_id, created_ms) VALUES (?, ?, ?, ?, ?)",
-            )
-            .bind(&org_id)
-            .bind(&idempotency.key)
-            .bind(&idempotency.request_digest)
-            .bind(&id)
-            .bind(new.session.created_at.as_millis())
-            .execute(&mut *self.connection)
-            .await?;
+            sqlx::query("INSERT INTO idempotency (org_id, key, digest, session_id, created_ms) VALUES (?, ?, ?, ?, ?)")
+                .bind(&org_id)
+                .bind(&idempotency.key)
+                .bind(&idempotency.request_digest)
+                .bind(&id)
+                .bind(new.session.created_at.as_millis())
+                .execute(&mut *self.connection)
+                .await?;
         }
         Ok(Ok(Created::New(self.seal(org, &new.drafts))))
     }
@@ -285,16 +283,16 @@ impl Batch<'_> {
 
     async fn ensure_org(&mut self, org: &Org) -> Result<Org, sqlx::Error> {
         let head = Head::default();
-        sqlx::query("INSERT INTO orgs (id, name, head_seq, head_hash) VALUES (?, ?, 0, ?) ON CONFLICT (name) DO NOTHING")
-            .bind(org.id.to_string())
-            .bind(&org.name)
-            .bind(&head.hash)
-            .execute(&mut *self.connection)
-            .await?;
-        let row = sqlx::query("SELECT id FROM orgs WHERE name = ?")
-            .bind(&org.name)
-            .fetch_one(&mut *self.connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO orgs (id, name, head_seq, head_hash) VALUES (?, ?, 0, ?) ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(org.id.to_string())
+        .bind(&org.name)
+        .bind(&head.hash)
+        .execute(&mut *self.connection)
+        .await?;
+        let row =
+            sqlx::query("SELECT id FROM orgs WHERE name = ?").bind(&org.name).fetch_one(&mut *self.connection).await?;
         Ok(Org { id: row::id(&row, 0)?, name: org.name.clone() })
     }
 
