@@ -102,6 +102,10 @@ impl From<StoreError> for ListError {
             StoreError::BadCursor => Self::BadCursor,
             other @ (StoreError::Database(_)
             | StoreError::Corrupt { .. }
+            | StoreError::Tampered { .. }
+            | StoreError::ForeignRecord
+            | StoreError::Taken(_)
+            | StoreError::Unsealable(_)
             | StoreError::Closed
             | StoreError::UnknownOrg) => Self::Store(other),
         }

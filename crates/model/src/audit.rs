@@ -17,6 +17,10 @@ use wire::{AuditEvent, AuditSource, AuditType, OrgId, SessionId, Timestamp};
 
 const DOMAIN: &str = "enclave-audit/1";
 
+/// Arrays and objects inside one another in an event's data. Parsers stop at 128 and less, and an event in a page in a
+/// response is three levels further in.
+const MAX_DATA_DEPTH: usize = 100;
+
 /// An event that has no place in the chain yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft {
@@ -30,7 +34,7 @@ pub struct Draft {
     pub actor: String,
     /// Who saw it.
     pub source: AuditSource,
-    /// Details; no floating-point numbers, no secrets.
+    /// Details; no secrets. [`Draft::check`] says what the chain cannot carry.
     pub data: Value,
 }
 
@@ -45,6 +49,34 @@ impl Draft {
     pub fn by(mut self, actor: impl Into<String>) -> Self {
         self.actor = actor.into();
         self
+    }
+
+    /// Whether every reader of the log, in whatever language, gets the bytes that were hashed from what it reads.
+    pub fn check(&self) -> Result<(), Unsealable> {
+        if wire::json_depth(&self.data) > MAX_DATA_DEPTH {
+            return Err(Unsealable::TooDeep);
+        }
+        if has_float(&self.data) { Err(Unsealable::Float) } else { Ok(()) }
+    }
+}
+
+/// Why an event has no place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsealable {
+    /// Languages write the same floating-point number in different ways.
+    #[error("audit data holds a floating-point number")]
+    Float,
+    /// Readers bound how deep they follow.
+    #[error("audit data is nested deeper than {MAX_DATA_DEPTH} levels")]
+    TooDeep,
+}
+
+fn has_float(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+        Value::Number(number) => number.is_f64(),
+        Value::Array(items) => items.iter().any(has_float),
+        Value::Object(fields) => fields.values().any(has_float),
     }
 }
 
@@ -224,6 +256,20 @@ mod tests {
         );
         // Computed with sha256sum over the documented bytes.
         assert_eq!(event.hash, "7cd8f31d393f900acbcfbb7644f529139edf3bc31c9f4c598ac8329f3ec4768c");
+    }
+
+    #[test]
+    fn what_readers_could_not_hash_alike_is_not_sealed() {
+        let with = |data| {
+            Draft::platform(Timestamp::from_millis(0), AuditType::AccessDenied, SessionId::from_uuid(Uuid::nil()), data)
+        };
+        let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(with(nested(MAX_DATA_DEPTH)).check(), Ok(()));
+        assert_eq!(with(nested(MAX_DATA_DEPTH + 1)).check(), Err(Unsealable::TooDeep));
+        assert_eq!(with(json!({ "a": [u64::MAX, i64::MIN, "1.5", null] })).check(), Ok(()));
+        for float in [json!(1.5), json!([1.0]), json!({ "a": { "b": -0.0 } })] {
+            assert_eq!(with(float).check(), Err(Unsealable::Float));
+        }
     }
 
     #[test]

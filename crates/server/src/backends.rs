@@ -13,7 +13,7 @@ use wire::Isolation;
 
 use crate::{
     data_dir::DataDir,
-    image,
+    doctor, image,
     settings::{BackendChoice, Profile, Settings},
 };
 
@@ -31,10 +31,13 @@ pub(crate) struct Chosen {
 pub(crate) enum NoBackend {
     /// Nothing that isolates works here.
     #[error(
-        "no backend works on this host; `enclave doctor` tries every part of it.\n  gvisor: {gvisor}\n    to fix it: {}\n  \
-         simulator: executes nothing, and is taken only when named: --backend simulator", gvisor.fix()
+        "no backend works on this host; `enclave doctor` tries every part of it.{missing}\n  simulator: executes nothing, \
+         and is taken only when named: --backend simulator"
     )]
-    Auto { gvisor: NoGvisor },
+    Auto {
+        /// What doctor misses, or else why the backend does not open.
+        missing: String,
+    },
     /// The one that was asked for does not work.
     #[error("the backend gvisor does not work on this host: {0}\n  to fix it: {fix}", fix = .0.fix())]
     Gvisor(NoGvisor),
@@ -111,13 +114,25 @@ pub(crate) async fn choose(settings: &Settings, dir: &DataDir) -> Result<Chosen,
             Chosen { backend: Arc::new(backend), why: "it was named, and a trial sandbox booted".into() }
         }
         BackendChoice::Auto => {
-            let backend = gvisor(settings, dir).await.map_err(|gvisor| NoBackend::Auto { gvisor })?;
+            let backend = match gvisor(settings, dir).await {
+                Ok(backend) => backend,
+                Err(error) => return Err(NoBackend::Auto { missing: missing(settings, &error).await }),
+            };
             let why = "the strongest that works here: a trial sandbox booted under a kernel of its own";
             Chosen { backend: Arc::new(backend), why: why.into() }
         }
     };
     admit(profile, chosen.backend.capabilities())?;
     Ok(chosen)
+}
+
+/// Everything that is missing at once: who installs one thing only to be told of the next gives up.
+async fn missing(settings: &Settings, error: &NoGvisor) -> String {
+    let mut lines = doctor::missing(settings).await;
+    if lines.is_empty() {
+        lines.push(format!("gvisor: {error}\n    to fix it: {}", error.fix()));
+    }
+    lines.iter().map(|line| format!("\n  {line}")).collect::<Vec<_>>().concat()
 }
 
 /// `hosted` takes only what puts a kernel between strangers and the host.

@@ -118,6 +118,17 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What is missing on this host for a backend that isolates, each with what to do about it: for a server that found none.
+pub(crate) async fn missing(settings: &Settings) -> Vec<String> {
+    let found = host::look(settings).await.into_iter().filter(|finding| finding.status == Status::Missing);
+    found
+        .map(|finding| {
+            let fix = finding.fix.map(|fix| format!("\n    to fix it: {fix}")).unwrap_or_default();
+            format!("{}: {}{fix}", finding.name, finding.detail)
+        })
+        .collect()
+}
+
 /// The trials decide: what is missing for them shows in them, and a host that passes them lacks nothing that matters.
 fn conclude(checks: Vec<Finding>) -> Report {
     let mut tried = checks.iter().filter(|check| check.group != Group::Host);

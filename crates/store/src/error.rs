@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::audit::Unsealable;
 use wire::SessionId;
 
 /// Why a read or a simple write failed.
@@ -22,6 +23,21 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
+    /// An entry of the audit log is not the text that was hashed, or stands under another number or session than it says.
+    #[error("entry {seq} of the audit log was changed")]
+    Tampered {
+        /// Where it stands.
+        seq: u64,
+    },
+    /// A record names another org than the handle that it was given to.
+    #[error("the record belongs to another org")]
+    ForeignRecord,
+    /// There is a record of this id already.
+    #[error("the id {0} is taken")]
+    Taken(String),
+    /// An audit event that the chain cannot carry.
+    #[error("the audit event cannot be recorded")]
+    Unsealable(#[from] Unsealable),
     /// The cursor was not given out by this org's list.
     #[error("not a cursor of this list")]
     BadCursor,

@@ -116,8 +116,9 @@ impl Store for Sqlite {
     }
 
     async fn close(&self) {
-        self.inner.writer.close().await;
+        // The last connection to go writes the log back into the file and removes it, which a reader cannot.
         self.inner.readers.close().await;
+        self.inner.writer.close().await;
     }
 }
 

@@ -31,6 +31,15 @@ pub fn parse_strict(bytes: &[u8]) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// Arrays and objects inside one another: 0 for a scalar, 1 for `[]` and for `[1, 2]`.
+pub fn json_depth(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+        Value::Array(items) => 1 + items.iter().map(json_depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(json_depth).max().unwrap_or(0),
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
@@ -249,6 +258,13 @@ mod tests {
         assert!(parse_strict(deep.as_bytes()).unwrap_err().to_string().contains("nested deeper"));
         let fits = format!("{}1{}", "[".repeat(MAX_JSON_DEPTH), "]".repeat(MAX_JSON_DEPTH));
         assert!(parse_strict(fits.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn depth_counts_containers_and_takes_the_deepest() {
+        for (text, levels) in [("1", 0), ("[]", 1), ("[1,2]", 1), (r#"{"a":[],"b":[[{}]]}"#, 4)] {
+            assert_eq!(json_depth(&parse_strict(text.as_bytes()).unwrap()), levels, "{text}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use audit::{AuditEvent, AuditPage, AuditSource, AuditType};
 pub use backend::{BackendPage, BackendView, Health, HealthStatus, Isolation, Readiness, ReadyBackend};
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
 pub use id::{IdError, KeyId, OrgId, SessionId};
-pub use json::{JsonError, MAX_JSON_DEPTH, Object, parse_strict};
+pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
 pub use problem::{ErrorCode, FieldError, Problem};
 pub use request::{
     CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,

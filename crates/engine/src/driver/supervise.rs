@@ -23,6 +23,9 @@ use crate::{
 
 /// How long the runner may take from the request to the confirmation of a start.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Arrays and objects inside one another in a result. Parsers of clients stop at 128 and less, and a result in a
+/// response or a frame is some levels further in.
+const MAX_RESULT_DEPTH: usize = 100;
 /// How long output may still come out of a pipe whose sandbox has ended.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -62,6 +65,9 @@ enum Decided {
 struct Collected {
     output: Output,
     result: Option<Vec<u8>>,
+    /// Whether the program is in the sandbox's hands.
+    handed_over: bool,
+    /// When the runner confirmed that it runs.
     started: Option<Instant>,
 }
 
@@ -69,8 +75,12 @@ impl Driver {
     pub(super) async fn supervise(&mut self, sandbox: Sandbox) -> Run {
         let Sandbox { id, channel } = sandbox;
         let (mut sender, mut receiver) = channel.assign(&self.session.id.to_string());
-        let mut collected =
-            Collected { output: Output::new(self.spec.limits.output_bytes), result: None, started: None };
+        let mut collected = Collected {
+            output: Output::new(self.spec.limits.output_bytes),
+            result: None,
+            handed_over: false,
+            started: None,
+        };
 
         let decided = self.watch(&id, &mut sender, &mut receiver, &mut collected).await;
         let ended = Instant::now();
@@ -86,7 +96,9 @@ impl Driver {
             }
         }
         if self.state == State::Pending {
-            self.provisioned(&id).await;
+            // What uses up a limit runs, whether or not the runner lived to say so.
+            let ran = collected.handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
+            if ran { self.started(&id).await } else { self.provisioned(&id).await }
         }
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
@@ -163,9 +175,10 @@ impl Driver {
                 },
                 result = &mut sending, if !sent => {
                     sent = true;
-                    if let Err(error) = result {
+                    match result {
+                        Ok(()) => collected.handed_over = true,
                         // The pipe closes when the sandbox dies; why it died comes from `wait`.
-                        self.log_failure("start", &error);
+                        Err(error) => self.log_failure("start", &error),
                     }
                 }
                 frame = receiver.next() => match frame {
@@ -289,19 +302,19 @@ impl Driver {
         }
     }
 
-    /// The result is JSON from a hostile place: parsed within serde's depth limit, or refused where the caller sees it.
+    /// The result is JSON from a hostile place: it is parsed and bounded, or refused where the caller sees it.
     fn parse_result(&self, collected: &mut Collected) -> Option<serde_json::Value> {
         let json = collected.result.take()?;
-        match serde_json::from_slice(&json) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                let line = format!("enclave: the result was refused: {error}\n");
-                if let (Some(chunk), _) = collected.output.push(Stream::Stderr, line.as_bytes()) {
-                    self.live.hub.publish(&frame(Stream::Stderr, chunk));
-                }
-                None
-            }
+        let refused = match serde_json::from_slice(&json) {
+            Ok(value) if wire::json_depth(&value) <= MAX_RESULT_DEPTH => return Some(value),
+            Ok(_) => format!("it is nested deeper than {MAX_RESULT_DEPTH} levels"),
+            Err(error) => error.to_string(),
+        };
+        let line = format!("enclave: the result was refused: {refused}\n");
+        if let (Some(chunk), _) = collected.output.push(Stream::Stderr, line.as_bytes()) {
+            self.live.hub.publish(&frame(Stream::Stderr, chunk));
         }
+        None
     }
 
     fn start_frame(&self) -> HostFrame {

@@ -197,10 +197,8 @@ pub(super) async fn run() -> Vec<Finding> {
 
 fn unbootable(error: &anyhow::Error) -> Finding {
     match error.downcast_ref::<NoBackend>() {
-        Some(NoBackend::Gvisor(why) | NoBackend::Auto { gvisor: why }) => {
-            Finding::missing(Group::Gvisor, "boot", chain(why), why.fix())
-        }
-        Some(NoBackend::Profile { .. }) | None => {
+        Some(NoBackend::Gvisor(why)) => Finding::missing(Group::Gvisor, "boot", chain(why), why.fix()),
+        Some(NoBackend::Auto { .. } | NoBackend::Profile { .. }) | None => {
             Finding::missing(Group::Gvisor, "boot", format!("no server starts: {error:#}"), "what it says there")
         }
     }

@@ -35,7 +35,8 @@ fn the_help_of_serve_explains_every_key() {
 fn the_command_line_page_has_every_command_flag_and_exit_code() {
     let page = document("cli.md");
     let place = Place::new();
-    for command in ["run", "key create", "key list", "key revoke", "audit verify", "image build", "image list", "demo"]
+    for command in
+        ["run", "key create", "key list", "key revoke", "audit verify", "image build", "image list", "demo", "doctor"]
     {
         let words_of: Vec<_> = command.split(' ').chain(["--help"]).collect();
         let help = place.run(&words_of);

@@ -134,6 +134,7 @@ async fn a_changed_audit_log_is_found() {
     // As somebody with the disk in hand would.
     let url = format!("sqlite:{}", place.data().join("enclave.db").display());
     let mut database = SqliteConnection::connect(&url).await.unwrap();
+    database.execute("DROP TRIGGER audit_is_never_changed").await.unwrap();
     let change = "UPDATE audit SET canonical = replace(canonical, 'viewer', 'vIewer') WHERE canonical LIKE '%viewer%'";
     assert_eq!(database.execute(change).await.unwrap().rows_affected(), 1);
     database.close().await.unwrap();

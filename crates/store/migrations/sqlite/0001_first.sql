@@ -28,6 +28,13 @@ CREATE TABLE audit (
     PRIMARY KEY (org_id, seq)
 ) STRICT, WITHOUT ROWID;
 
+-- Against mistakes of ours. Whoever has the file can drop them; the chain is for that.
+CREATE TRIGGER audit_is_never_changed BEFORE UPDATE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+
+CREATE TRIGGER audit_is_never_cut BEFORE DELETE ON audit
+BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+
 CREATE INDEX audit_of_session ON audit (org_id, session_id, seq) WHERE session_id IS NOT NULL;
 
 CREATE TABLE idempotency (

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use model::audit::{Draft, Head, canonical_event};
+use model::audit::{Draft, Head, Unsealable, canonical_event};
 use sqlx::{Connection, Row, SqliteConnection};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -119,8 +119,8 @@ enum Outcome {
     Created(Result<Created, Refused>),
     Events(Result<Vec<AuditEvent>, Refused>),
     Done(Result<(), Refused>),
-    Revoked(bool),
-    Org(Org),
+    Revoked(Result<bool, Refused>),
+    Org(Result<Org, Refused>),
     Count(u64),
 }
 
@@ -129,6 +129,9 @@ enum Refused {
     UnknownOrg,
     IdempotencyConflict,
     NotLive,
+    Foreign,
+    Taken(String),
+    Unsealable(Unsealable),
     Corrupt(serde_json::Error),
 }
 
@@ -145,11 +148,7 @@ impl Batch<'_> {
         Ok(match operation {
             Operation::Create { org, new, .. } => Outcome::Created(self.create(*org, new).await?),
             Operation::Update { org, update, .. } => Outcome::Events(self.update(*org, update).await?),
-            Operation::Append { org, drafts, .. } => Outcome::Events(if self.chain(*org).await? {
-                Ok(self.seal(*org, drafts))
-            } else {
-                Err(Refused::UnknownOrg)
-            }),
+            Operation::Append { org, drafts, .. } => Outcome::Events(self.append(*org, drafts).await?),
             Operation::CreateKey { org, key, draft, .. } => Outcome::Done(self.create_key(*org, key, draft).await?),
             Operation::RevokeKey { org, id, draft, .. } => Outcome::Revoked(self.revoke_key(*org, *id, draft).await?),
             Operation::EnsureOrg { org, .. } => Outcome::Org(self.ensure_org(org).await?),
@@ -163,9 +162,22 @@ impl Batch<'_> {
         })
     }
 
-    async fn create(&mut self, org: OrgId, new: &NewSession) -> Result<Result<Created, Refused>, sqlx::Error> {
+    async fn append(&mut self, org: OrgId, drafts: &[Draft]) -> Result<Result<Vec<AuditEvent>, Refused>, sqlx::Error> {
         if !self.chain(org).await? {
             return Ok(Err(Refused::UnknownOrg));
+        }
+        Ok(sealable(drafts).map(|()| self.seal(org, drafts)))
+    }
+
+    async fn create(&mut self, org: OrgId, new: &NewSession) -> Result<Result<Created, Refused>, sqlx::Error> {
+        if new.session.org_id != org {
+            return Ok(Err(Refused::Foreign));
+        }
+        if !self.chain(org).await? {
+            return Ok(Err(Refused::UnknownOrg));
+        }
+        if let Err(refused) = sealable(&new.drafts) {
+            return Ok(Err(refused));
         }
         let (org_id, id) = (org.to_string(), new.session.id.to_string());
         if let Some(idempotency) = &new.idempotency {
@@ -185,13 +197,18 @@ impl Batch<'_> {
                 return Ok(session.map(|session| Created::Existing(Box::new(session))).map_err(Refused::Corrupt));
             }
         }
-        sqlx::query("INSERT INTO sessions (org_id, id, phase, body) VALUES (?, ?, ?, ?)")
-            .bind(&org_id)
-            .bind(&id)
-            .bind(new.session.phase.as_str())
-            .bind(row::text(&new.session))
-            .execute(&mut *self.connection)
-            .await?;
+        let inserted = sqlx::query(
+            "INSERT INTO sessions (org_id, id, phase, body) VALUES (?, ?, ?, ?) ON CONFLICT (org_id, id) DO NOTHING",
+        )
+        .bind(&org_id)
+        .bind(&id)
+        .bind(new.session.phase.as_str())
+        .bind(row::text(&new.session))
+        .execute(&mut *self.connection)
+        .await?;
+        if inserted.rows_affected() == 0 {
+            return Ok(Err(Refused::Taken(id)));
+        }
         if let Some(idempotency) = &new.idempotency {
             sqlx::query("INSERT INTO idempotency (org_id, key, digest, session_id, created_ms) VALUES (?, ?, ?, ?, ?)")
                 .bind(&org_id)
@@ -206,8 +223,14 @@ impl Batch<'_> {
     }
 
     async fn update(&mut self, org: OrgId, update: &Update) -> Result<Result<Vec<AuditEvent>, Refused>, sqlx::Error> {
+        if update.session.org_id != org {
+            return Ok(Err(Refused::Foreign));
+        }
         if !self.chain(org).await? {
             return Ok(Err(Refused::NotLive));
+        }
+        if let Err(refused) = sealable(&update.drafts) {
+            return Ok(Err(refused));
         }
         let org_id = org.to_string();
         let updated = sqlx::query(
@@ -243,12 +266,18 @@ impl Batch<'_> {
         key: &KeyRecord,
         draft: &Draft,
     ) -> Result<Result<(), Refused>, sqlx::Error> {
+        if key.org != org {
+            return Ok(Err(Refused::Foreign));
+        }
         if !self.chain(org).await? {
             return Ok(Err(Refused::UnknownOrg));
         }
-        sqlx::query(
+        if let Err(refused) = sealable(std::slice::from_ref(draft)) {
+            return Ok(Err(refused));
+        }
+        let inserted = sqlx::query(
             "INSERT INTO keys (id, org_id, name, role, scopes, secret_hash, created_ms, revoked_ms) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         )
         .bind(key.id.to_string())
         .bind(org.to_string())
@@ -260,13 +289,19 @@ impl Batch<'_> {
         .bind(key.revoked_at.map(Timestamp::as_millis))
         .execute(&mut *self.connection)
         .await?;
+        if inserted.rows_affected() == 0 {
+            return Ok(Err(Refused::Taken(key.id.to_string())));
+        }
         self.seal(org, std::slice::from_ref(draft));
         Ok(Ok(()))
     }
 
-    async fn revoke_key(&mut self, org: OrgId, id: KeyId, draft: &Draft) -> Result<bool, sqlx::Error> {
+    async fn revoke_key(&mut self, org: OrgId, id: KeyId, draft: &Draft) -> Result<Result<bool, Refused>, sqlx::Error> {
         if !self.chain(org).await? {
-            return Ok(false);
+            return Ok(Ok(false));
+        }
+        if let Err(refused) = sealable(std::slice::from_ref(draft)) {
+            return Ok(Err(refused));
         }
         let revoked = sqlx::query("UPDATE keys SET revoked_ms = ? WHERE id = ? AND org_id = ? AND revoked_ms IS NULL")
             .bind(draft.ts.as_millis())
@@ -274,26 +309,30 @@ impl Batch<'_> {
             .bind(org.to_string())
             .execute(&mut *self.connection)
             .await?;
-        if revoked.rows_affected() == 0 {
-            return Ok(false);
+        let revoked = revoked.rows_affected() > 0;
+        if revoked {
+            self.seal(org, std::slice::from_ref(draft));
         }
-        self.seal(org, std::slice::from_ref(draft));
-        Ok(true)
+        Ok(Ok(revoked))
     }
 
-    async fn ensure_org(&mut self, org: &Org) -> Result<Org, sqlx::Error> {
+    async fn ensure_org(&mut self, org: &Org) -> Result<Result<Org, Refused>, sqlx::Error> {
         let head = Head::default();
-        sqlx::query(
-            "INSERT INTO orgs (id, name, head_seq, head_hash) VALUES (?, ?, 0, ?) ON CONFLICT (name) DO NOTHING",
-        )
-        .bind(org.id.to_string())
-        .bind(&org.name)
-        .bind(&head.hash)
-        .execute(&mut *self.connection)
-        .await?;
-        let row =
-            sqlx::query("SELECT id FROM orgs WHERE name = ?").bind(&org.name).fetch_one(&mut *self.connection).await?;
-        Ok(Org { id: row::id(&row, 0)?, name: org.name.clone() })
+        sqlx::query("INSERT INTO orgs (id, name, head_seq, head_hash) VALUES (?, ?, 0, ?) ON CONFLICT DO NOTHING")
+            .bind(org.id.to_string())
+            .bind(&org.name)
+            .bind(&head.hash)
+            .execute(&mut *self.connection)
+            .await?;
+        let found = sqlx::query("SELECT id FROM orgs WHERE name = ?")
+            .bind(&org.name)
+            .fetch_optional(&mut *self.connection)
+            .await?;
+        Ok(match found {
+            Some(found) => Ok(Org { id: row::id(&found, 0)?, name: org.name.clone() }),
+            // Not made, and not there: its id is another's.
+            None => Err(Refused::Taken(org.id.to_string())),
+        })
     }
 
     /// Makes sure that the end of the org's chain is known; false when there is no such org.
@@ -310,7 +349,7 @@ impl Batch<'_> {
         Ok(true)
     }
 
-    /// Gives drafts their places. The org's chain is known.
+    /// Gives drafts their places. The org's chain is known, and the drafts are [`sealable`].
     fn seal(&mut self, org: OrgId, drafts: &[Draft]) -> Vec<AuditEvent> {
         let head = self.chains.get_mut(&org).expect("looked up by `chain` before");
         let mut events = Vec::with_capacity(drafts.len());
@@ -351,6 +390,10 @@ impl Batch<'_> {
     }
 }
 
+fn sealable(drafts: &[Draft]) -> Result<(), Refused> {
+    drafts.iter().try_for_each(Draft::check).map_err(Refused::Unsealable)
+}
+
 impl Operation {
     /// Pairs the outcome with whoever waits for it.
     fn answer(self, outcome: Outcome) -> Answer {
@@ -359,11 +402,24 @@ impl Operation {
             (Self::Create { reply, .. }, Outcome::Created(made)) => Box::new(move || {
                 let _ = reply.send(made.map_err(|refused| match refused {
                     Refused::IdempotencyConflict => CreateError::IdempotencyConflict,
-                    other @ (Refused::UnknownOrg | Refused::NotLive | Refused::Corrupt(_)) => other.store().into(),
+                    other @ (Refused::UnknownOrg
+                    | Refused::NotLive
+                    | Refused::Foreign
+                    | Refused::Taken(_)
+                    | Refused::Unsealable(_)
+                    | Refused::Corrupt(_)) => other.store().into(),
                 }));
             }),
             (Self::Update { update, reply, .. }, Outcome::Events(events)) => Box::new(move || {
-                let _ = reply.send(events.map_err(|_| UpdateError::NotLive(update.session.id)));
+                let _ = reply.send(events.map_err(|refused| match refused {
+                    Refused::NotLive => UpdateError::NotLive(update.session.id),
+                    other @ (Refused::UnknownOrg
+                    | Refused::IdempotencyConflict
+                    | Refused::Foreign
+                    | Refused::Taken(_)
+                    | Refused::Unsealable(_)
+                    | Refused::Corrupt(_)) => other.store().into(),
+                }));
             }),
             (Self::Append { reply, .. }, Outcome::Events(events)) => Box::new(move || {
                 let _ = reply.send(events.map_err(Refused::store));
@@ -372,10 +428,10 @@ impl Operation {
                 let _ = reply.send(done.map_err(Refused::store));
             }),
             (Self::RevokeKey { reply, .. }, Outcome::Revoked(revoked)) => Box::new(move || {
-                let _ = reply.send(Ok(revoked));
+                let _ = reply.send(revoked.map_err(Refused::store));
             }),
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
-                let _ = reply.send(Ok(org));
+                let _ = reply.send(org.map_err(Refused::store));
             }),
             (Self::ForgetIdempotency { reply, .. }, Outcome::Count(count)) => Box::new(move || {
                 let _ = reply.send(Ok(count));
@@ -416,6 +472,9 @@ impl Refused {
     fn store(self) -> StoreError {
         match self {
             Self::UnknownOrg | Self::IdempotencyConflict | Self::NotLive => StoreError::UnknownOrg,
+            Self::Foreign => StoreError::ForeignRecord,
+            Self::Taken(id) => StoreError::Taken(id),
+            Self::Unsealable(why) => why.into(),
             Self::Corrupt(source) => StoreError::Corrupt { table: "sessions", source },
         }
     }

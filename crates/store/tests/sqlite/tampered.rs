@@ -23,6 +23,16 @@ async fn after(statements: &[&'static str]) -> Result<model::audit::Head, Verify
 }
 
 #[tokio::test]
+async fn a_mistake_of_ours_cannot_change_or_cut_the_log() {
+    let (file, world) = ten_entries().await;
+    for statement in ["UPDATE audit SET hash = ''", "DELETE FROM audit WHERE seq = 10"] {
+        let refused = sqlx::query(statement).execute(&mut raw(&path(&file)).await).await;
+        assert!(refused.unwrap_err().to_string().contains("append-only"), "{statement}");
+    }
+    assert_eq!(verify(&*world.store, world.org).await.unwrap().seq, 10);
+}
+
+#[tokio::test]
 async fn a_changed_entry_is_found() {
     let changed = [
         "UPDATE audit SET canonical = replace(canonical, '\"actor\":\"platform\"', '\"actor\":\"nobody\"') WHERE seq = 4",

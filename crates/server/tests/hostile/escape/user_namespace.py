@@ -19,7 +19,9 @@ def attempt(name, action):
 attempt("write to the root file system", lambda: open("/usr/escaped", "w"))
 attempt("write to /etc", lambda: open("/etc/passwd", "a"))
 attempt("memory of init", lambda: open("/proc/1/mem", "rb"))
-attempt("descriptors of init", lambda: os.listdir("/proc/1/fd") and os.readlink("/proc/1/fd/0"))
+for descriptor in os.listdir("/proc/1/fd"):
+    attempt(f"descriptor {descriptor} of init", lambda: os.open(f"/proc/1/fd/{descriptor}", os.O_RDONLY))
+    attempt(f"descriptor {descriptor} of init, to write", lambda: os.open(f"/proc/1/fd/{descriptor}", os.O_WRONLY))
 for knob in ("/sys/fs/cgroup/pids/workload/pids.max", "/sys/fs/cgroup/pids/pids.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
     attempt(knob, lambda: open(knob, "w").write("100000"))
 attempt("kill init", lambda: os.kill(1, 9))
