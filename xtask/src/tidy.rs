@@ -86,8 +86,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 fn metadata(root: &Path) -> anyhow::Result<Metadata> {
+    let rustc = Command::new("rustc").arg("-vV").output().context("rustc")?;
+    let about = String::from_utf8_lossy(&rustc.stdout);
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names its host")?;
+    // What only other platforms need was never downloaded here.
     let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", host])
         .current_dir(root)
         .output()?;
     ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));

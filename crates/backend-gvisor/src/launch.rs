@@ -111,8 +111,8 @@ pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<Launched> {
 /// Arranges what is done in the child before it becomes runsc.
 #[expect(unsafe_code, reason = "pre_exec runs between fork and exec")]
 fn enter(command: &mut Command, launch: &Launch<'_>) {
-    let doors: Vec<RawFd> = launch.doors.iter().map(|door| door.as_raw_fd()).collect();
-    let inherits: Vec<RawFd> = launch.inherits.iter().map(|inherited| inherited.as_raw_fd()).collect();
+    let doors: Vec<RawFd> = launch.doors.iter().map(rustix::fd::AsRawFd::as_raw_fd).collect();
+    let inherits: Vec<RawFd> = launch.inherits.iter().map(rustix::fd::AsRawFd::as_raw_fd).collect();
     let namespace: Option<RawFd> = launch.namespace.map(|namespace| namespace.as_raw_fd());
     let server = rustix::process::getpid();
     let enter = move || -> io::Result<()> {

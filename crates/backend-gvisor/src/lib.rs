@@ -140,13 +140,12 @@ impl Inner {
         let site = self.site(id);
         let end = {
             let (live, group) = (live.clone(), site.group.clone());
-            move || match live {
-                Some(live) => {
+            move || {
+                if let Some(live) = live {
                     live.doom();
                     live.mark_killed();
                     live.end();
-                }
-                None => {
+                } else {
                     group.kill(END_PATIENCE);
                     live::bury_dead(&group, None);
                 }

@@ -117,7 +117,9 @@ mod tests {
         fs::create_dir(site.dir.join("disk")).unwrap();
         // Files in a cgroup vanish with it; these are plain ones.
         let group = root.path().join("groups").join(site.id.as_str());
-        fs::read_dir(&group).unwrap().for_each(|file| fs::remove_file(file.unwrap().path()).unwrap());
+        for file in fs::read_dir(&group).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
         assert!(site.is_there());
         for _ in 0..2 {
             site.clear();

@@ -241,15 +241,15 @@ pub(crate) mod tests {
     use crate::limits::CEILING;
 
     pub(crate) fn spec() -> SessionSpec {
-        decide(json!({"code": "print(1)"})).unwrap()
+        decide(&json!({"code": "print(1)"})).unwrap()
     }
 
-    fn decide(body: serde_json::Value) -> Result<SessionSpec, Refusal> {
+    fn decide(body: &serde_json::Value) -> Result<SessionSpec, Refusal> {
         let (request, faults) = CreateSession::parse(body.to_string().as_bytes()).unwrap();
         SessionSpec::decide(request, faults, &CEILING)
     }
 
-    fn faults(body: serde_json::Value) -> Vec<String> {
+    fn faults(body: &serde_json::Value) -> Vec<String> {
         match decide(body) {
             Err(Refusal::Invalid(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
             other => panic!("not invalid: {other:?}"),
@@ -259,19 +259,19 @@ pub(crate) mod tests {
     #[test]
     fn code_and_source_exclude_one_another() {
         let source = json!({"type": "git", "repo": "https://example.org/r", "ref": "main", "entrypoint": "a.py"});
-        assert_eq!(faults(json!({})), ["code"]);
-        assert_eq!(faults(json!({"code": "1", "source": source})), ["source"]);
+        assert_eq!(faults(&json!({})), ["code"]);
+        assert_eq!(faults(&json!({"code": "1", "source": source})), ["source"]);
     }
 
     #[test]
     fn a_field_of_the_wrong_type_has_one_fault() {
-        assert_eq!(faults(json!({"code": 5, "surplus": 1})), ["code", "surplus"]);
-        assert_eq!(faults(json!([])), ["(body)"]);
+        assert_eq!(faults(&json!({"code": 5, "surplus": 1})), ["code", "surplus"]);
+        assert_eq!(faults(&json!([])), ["(body)"]);
     }
 
     #[test]
     fn shape_and_content_are_told_together() {
-        let told = faults(json!({
+        let told = faults(&json!({
             "code": "a\u{0}b", "env": {"1A": "x", "ENCLAVE_X": "y", "OK": "\u{0}"}, "labels": {"a b": "c"},
             "limits": {"pids": 1, "cpu": "x"}, "args": ["\u{0}"], "egress": {"allow": ["1.2.3.4/33"]}
         }));
@@ -293,7 +293,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_not_offered_yet_is_refused_by_name() {
-        let refused = decide(json!({
+        let refused = decide(&json!({
             "code": "1", "execMode": "interactive", "artifacts": ["*"], "serviceBindings": ["a"], "webhookUrl": "https://example.org"
         }));
         let Err(Refusal::NotSupported(fields)) = refused else { panic!("{refused:?}") };
@@ -303,9 +303,9 @@ pub(crate) mod tests {
 
     #[test]
     fn allowlist_entries_are_cidrs_or_domains() {
-        decide(json!({"code": "1", "egress": {"mode": "allowlist", "allow": ["10.0.0.0/8", "::/0", {"domain": "*.example.org", "ports": [443]}]}}))
+        decide(&json!({"code": "1", "egress": {"mode": "allowlist", "allow": ["10.0.0.0/8", "::/0", {"domain": "*.example.org", "ports": [443]}]}}))
             .unwrap();
-        let told = faults(json!({"code": "1", "egress": {"mode": "allowlist", "allow": [
+        let told = faults(&json!({"code": "1", "egress": {"mode": "allowlist", "allow": [
             "10.0.0.0/8/8", {"domain": "-x.org"}, {"domain": "a b"}, {}, {"cidr": "::/0", "domain": "x"}
         ]}}));
         assert_eq!(told.len(), 5, "{told:?}");

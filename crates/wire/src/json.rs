@@ -280,9 +280,10 @@ mod tests {
         let mut faults = Vec::new();
         let mut object = Object::new("", value, &mut faults);
         assert_eq!(object.optional::<u32>("a"), None);
-        let numbers = object.list("list", |path, item, faults| match item.as_u64() {
-            Some(number) => Some(number),
-            None => {
+        let numbers = object.list("list", |path, item, faults| {
+            if let Some(number) = item.as_u64() {
+                Some(number)
+            } else {
                 faults.push(FieldError::new(path, "must be a number"));
                 None
             }

@@ -204,11 +204,12 @@ impl std::fmt::Debug for Answer {
 }
 
 pub(crate) fn request(method: Method, path: &str, key: Option<&Key>, body: Body) -> Request<Body> {
-    let mut request = Request::builder().method(method.clone()).uri(path);
+    let json = method == Method::POST;
+    let mut request = Request::builder().method(method).uri(path);
     if let Some(key) = key {
         request = request.header("authorization", format!("Bearer {}", key.text));
     }
-    if method == Method::POST {
+    if json {
         request = request.header("content-type", "application/json");
     }
     request.body(body).unwrap()

@@ -53,7 +53,7 @@ async fn a_server_that_drains_is_not_ready_and_takes_no_sessions() {
     assert_eq!(api.send(request(Method::GET, "/readyz", None, Body::empty())).await.status, 200);
     let id = api.session(&key, &["sleep 1h"]).await;
     let engine = api.engine.clone();
-    let draining = tokio::spawn(async move { engine.shutdown(std::time::Duration::from_secs(600)).await });
+    let draining = tokio::spawn(async move { engine.shutdown(std::time::Duration::from_mins(10)).await });
     eventually("draining", async || api.engine.is_draining()).await;
     assert_eq!(api.send(request(Method::GET, "/readyz", None, Body::empty())).await.status, 503);
     let refused = api.post(&key, r#"{"code": "1"}"#).await;

@@ -251,8 +251,8 @@ async fn a_reader_that_takes_nothing_is_cut_off() {
 #[tokio::test]
 async fn a_request_that_does_not_end_does_not_hold_up_the_shutdown() {
     let mut builder = hasty();
-    builder.settings.body_timeout = Duration::from_secs(600);
-    builder.settings.request_timeout = Duration::from_secs(600);
+    builder.settings.body_timeout = Duration::from_mins(10);
+    builder.settings.request_timeout = Duration::from_mins(10);
     let api = builder.start().await;
     let key = api.owner().await;
     let server = api.listen().await;

@@ -53,7 +53,12 @@ fn stdout(events: &[Event]) -> String {
     chunks
         .map(|event| match StreamFrame::parse(&event.kind, &event.data).unwrap().unwrap() {
             StreamFrame::Stdout(chunk) => chunk.text,
-            other => panic!("{other:?}"),
+            other @ (StreamFrame::Result(_)
+            | StreamFrame::Audit(_)
+            | StreamFrame::Phase(_)
+            | StreamFrame::Stderr(_)
+            | StreamFrame::Gap(_)
+            | StreamFrame::End(_)) => panic!("{other:?}"),
         })
         .collect()
 }

@@ -89,15 +89,12 @@ pub(crate) fn unescape(path: &str) -> PathBuf {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let escaped = path.get(at + 1..at + 4).filter(|_| byte == b'\\');
-        match escaped.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(real) => {
-                plain.push(real);
-                at += 4;
-            }
-            None => {
-                plain.push(byte);
-                at += 1;
-            }
+        if let Some(real) = escaped.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            plain.push(real);
+            at += 4;
+        } else {
+            plain.push(byte);
+            at += 1;
         }
     }
     PathBuf::from(std::ffi::OsString::from_vec(plain))

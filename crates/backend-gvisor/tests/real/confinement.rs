@@ -77,7 +77,7 @@ async fn the_sentry_holds_no_directory_and_no_capability() {
 }
 
 /// Prints what is wrong with the sandbox, as seen from inside.
-const LOOK_AROUND: &str = r#"
+const LOOK_AROUND: &str = r"
 import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
 def wrong(what): print('WRONG', what)
@@ -113,7 +113,7 @@ print('environment', *sorted(os.environ))
 print('fds', *sorted(os.listdir('/proc/self/fd')))
 for path in ['/workspace/x', '/tmp/x', '/dev/shm/x']: open(path, 'w').write('x')
 print('cpus', os.cpu_count() > 0)
-"#;
+";
 
 #[tokio::test]
 async fn a_workload_finds_nothing_but_its_own() {

@@ -145,6 +145,6 @@ async fn a_planted_leftover_is_found_and_named_until_it_is_gone() {
     planted.kill().unwrap();
     planted.wait().unwrap();
     assert_eq!(found, [format!("process {}", planted.id())]);
-    assert_eq!(host.gvisor.list().await.unwrap(), [running.id.clone()]);
+    assert_eq!(host.gvisor.list().await.unwrap(), std::slice::from_ref(&running.id));
     sweep(&host).await;
 }

@@ -264,7 +264,7 @@ async fn torn_down(client: &Client, id: wire::SessionId) -> anyhow::Result<Vec<S
 mod tests {
     use super::*;
 
-    fn result(json: Value) -> SessionResult {
+    fn result(json: &Value) -> SessionResult {
         let whole = serde_json::json!({
             "sessionId": "ses_019a0000-0000-7000-8000-000000000000", "outcome": "succeeded", "exitCode": 0,
             "result": json, "stdoutTail": "", "stdoutTruncated": false, "stderrTail": "", "stderrTruncated": false,
@@ -277,17 +277,17 @@ mod tests {
     #[test]
     fn a_workload_that_got_out_fails_the_claim() {
         let sound = serde_json::json!({"tried": "7", "reached": ""});
-        assert!((EGRESS.judge)(&result(sound)).is_ok());
+        assert!((EGRESS.judge)(&result(&sound)).is_ok());
         let out = serde_json::json!({"tried": "7", "reached": "tcp 169.254.169.254:80"});
-        assert!((EGRESS.judge)(&result(out)).unwrap_err().contains("169.254"));
-        assert!((EGRESS.judge)(&result(Value::Null)).is_err(), "saying nothing proves nothing");
+        assert!((EGRESS.judge)(&result(&out)).unwrap_err().contains("169.254"));
+        assert!((EGRESS.judge)(&result(&Value::Null)).is_err(), "saying nothing proves nothing");
     }
 
     #[test]
     fn a_workload_with_rights_fails_the_claim() {
         let report = |uid: &str, capabilities: &str, written: &str| {
             let json = serde_json::json!({"uid": uid, "capabilities": capabilities, "written": written});
-            (IDENTITY.judge)(&result(json))
+            (IDENTITY.judge)(&result(&json))
         };
         assert!(report("65534", "0000000000000000", "").is_ok());
         assert!(report("0", "0000000000000000", "").is_err());
@@ -298,13 +298,13 @@ mod tests {
     #[test]
     fn the_hosts_own_kernel_fails_the_claim() {
         let host = rustix::system::uname().release().to_string_lossy().into_owned();
-        assert!((KERNEL.judge)(&result(serde_json::json!({"release": host}))).is_err());
-        assert!((KERNEL.judge)(&result(serde_json::json!({"release": "4.4.0"}))).is_ok());
+        assert!((KERNEL.judge)(&result(&serde_json::json!({"release": host}))).is_err());
+        assert!((KERNEL.judge)(&result(&serde_json::json!({"release": "4.4.0"}))).is_ok());
     }
 
     #[test]
     fn a_limit_holds_only_if_the_session_ended_for_that_reason() {
-        let mut ended = result(Value::Null);
+        let mut ended = result(&Value::Null);
         assert!(killed(&ended, KillReason::MemoryExceeded).is_err());
         ended.kill_reason = Some(KillReason::PidsExceeded);
         assert!(killed(&ended, KillReason::MemoryExceeded).unwrap_err().contains("pids_exceeded"));

@@ -77,7 +77,7 @@ impl Case {
         };
         let created = client.create(&request).await.map_err(|error| format!("not created: {error}"))?;
         let result =
-            client.result(created.id, Duration::from_secs(120)).await.map_err(|error| format!("no result: {error}"))?;
+            client.result(created.id, Duration::from_mins(2)).await.map_err(|error| format!("no result: {error}"))?;
         let session = torn_down(client, created.id).await?;
         self.judge(&result)?;
         trail(client, &session).await
@@ -167,7 +167,7 @@ async fn suite(backend: &str) {
     let honest =
         CreateSession { code: Some("# sim: result 42\nenclave.result(42)".into()), ..CreateSession::default() };
     let id = client.create(&honest).await.unwrap().id;
-    let result = client.result(id, Duration::from_secs(60)).await.unwrap();
+    let result = client.result(id, Duration::from_mins(1)).await.unwrap();
     assert_eq!(result.result, Some(Value::from(42)), "the next session does not run as if nothing had been");
     println!("{} hostile programs on {backend}", cases.len());
     server.audit_verifies().unwrap();

@@ -10,7 +10,7 @@ use std::{
 use client::Client;
 
 /// How long a server may take until it is ready, or gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Server {
     child: Child,
