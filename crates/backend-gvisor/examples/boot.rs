@@ -1,4 +1,4 @@
-//! Measures what this backend takes: `ENCLAVE_TEST_IMAGE=... cargo run --release -p backend-gvisor --example boot [N]`.
+//! Measures what this backend takes: `ENCLAVE_IMAGE_DIR=... cargo run --release -p backend-gvisor --example boot [N]`.
 
 use std::{
     path::PathBuf,
@@ -31,11 +31,11 @@ fn start() -> Start {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rounds: usize = std::env::args().nth(1).map_or(Ok(20), |rounds| rounds.parse())?;
-    let image = std::env::var_os("ENCLAVE_TEST_IMAGE").ok_or("ENCLAVE_TEST_IMAGE is not set")?;
+    let images = std::env::var_os("ENCLAVE_IMAGE_DIR").map_or_else(|| "/var/lib/enclave/images".into(), PathBuf::from);
     let state = tempfile::tempdir()?;
     let runsc = find_runsc().ok_or("no runsc")?;
     let mut config = GvisorConfig::new(runsc, state.path().into(), format!("{:x}", std::process::id()));
-    config.images.push(ImageRef { name: "default".into(), root: PathBuf::from(image) });
+    config.images.push(ImageRef { name: "default".into(), root: images.join("default/root.erofs") });
     let began = Instant::now();
     let gvisor = Gvisor::open(config).await?;
     println!("open     {:6.1} ms", began.elapsed().as_secs_f64() * 1000.0);

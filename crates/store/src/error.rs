@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use model::audit::Unsealable;
+use sqlx::migrate::MigrateError;
 use wire::SessionId;
 
 /// Why a read or a simple write failed.
@@ -73,6 +74,25 @@ pub enum UpdateError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+impl OpenError {
+    /// Whether another process has the file just now.
+    pub(crate) fn is_busy(&self) -> bool {
+        let error = match self {
+            Self::Open { source, .. } => source,
+            Self::Migrate {
+                source: MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _), ..
+            } => error,
+            Self::Directory { .. } | Self::Migrate { .. } => return false,
+        };
+        // The primary code is the lowest byte of the extended ones.
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+        code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
+    }
+}
+
+/// What SQLite says of a file that another process has.
+const SQLITE_BUSY: u32 = 5;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]

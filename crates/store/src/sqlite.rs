@@ -9,12 +9,16 @@ mod read;
 mod row;
 mod write;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use sqlx::{
-    ConnectOptions, SqlSafeStr,
+    ConnectOptions, Connection as _, SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -28,6 +32,8 @@ use write::{Operation, Writer};
 
 /// How long a connection waits for another process (the CLI, say) that is writing.
 const BUSY: Duration = Duration::from_secs(5);
+/// Between two tries to open a file that is busy.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
@@ -61,26 +67,16 @@ impl Sqlite {
     }
 
     async fn open_with(path: &Path, scratch: Option<tempfile::TempDir>) -> Result<Self, OpenError> {
-        let shown = || path.display().to_string();
-        let opening = |source| OpenError::Open { path: shown(), source };
         make_private(path).map_err(|source| OpenError::Directory { source })?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
-        let mut connection = options.connect().await.map_err(opening)?;
-        migrator()
-            .run_direct(None, &mut connection, false)
-            .await
-            .map_err(|source| OpenError::Migrate { path: shown(), source })?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(opening)?;
-        Ok(Self { inner: Arc::new(Inner { writer: Writer::start(connection), readers, _scratch: scratch }) })
+        let deadline = Instant::now() + BUSY;
+        let (writer, readers) = loop {
+            match connect(path).await {
+                // While another process starts or removes the write-ahead log, SQLite does not wait by itself.
+                Err(error) if error.is_busy() && Instant::now() < deadline => tokio::time::sleep(BUSY_PAUSE).await,
+                other => break other?,
+            }
+        };
+        Ok(Self { inner: Arc::new(Inner { writer, readers, _scratch: scratch }) })
     }
 
     async fn write<T>(&self, operation: impl FnOnce(write::Reply<T>) -> Operation) -> Result<T, StoreError> {
@@ -92,6 +88,32 @@ impl Sqlite {
     }
 }
 
+/// Brings the schema up to date and opens all connections.
+async fn connect(path: &Path) -> Result<(Writer, SqlitePool), OpenError> {
+    let shown = || path.display().to_string();
+    let opening = |source| OpenError::Open { path: shown(), source };
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .foreign_keys(true)
+        .busy_timeout(BUSY);
+    let mut connection = options.connect().await.map_err(opening)?;
+    // All of it in one transaction that nobody else can be in: several processes may find the same new file.
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(opening)?;
+    migrator()
+        .run_direct(None, &mut *transaction, false)
+        .await
+        .map_err(|source| OpenError::Migrate { path: shown(), source })?;
+    transaction.commit().await.map_err(opening)?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .connect_with(options.clone().read_only(true))
+        .await
+        .map_err(opening)?;
+    Ok((Writer::start(connection, options), readers))
+}
+
 fn migrator() -> Migrator {
     let migrations = MIGRATIONS.map(|(version, name, sql)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
@@ -99,10 +121,14 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(migrations.into())
 }
 
-/// Makes the file with mode 0600 before SQLite would make it with the process's umask.
+/// Makes the file with mode 0600 before SQLite would make it with the process's umask. One that is there is not opened:
+/// closing it again would give up the locks that this process may have on it.
 fn make_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+    match std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 #[async_trait]

@@ -24,12 +24,10 @@ pub(crate) fn requirements() -> Result<(PathBuf, PathBuf), &'static str> {
         return Err("root");
     }
     let runsc = find_runsc().ok_or("runsc in PATH or ENCLAVE_RUNSC")?;
-    let named = std::env::var_os("ENCLAVE_TEST_IMAGE").map(PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let usual = cache.map(|cache| cache.join("enclave/images/default/root.erofs"));
-    let image = named.or(usual).filter(|image| image.exists());
-    Ok((runsc, image.ok_or("an image in the cache or ENCLAVE_TEST_IMAGE")?))
+    // Where `enclave image build` puts it for root.
+    let images = std::env::var_os("ENCLAVE_IMAGE_DIR").map_or_else(|| "/var/lib/enclave/images".into(), PathBuf::from);
+    let image = images.join("default/root.erofs");
+    if image.exists() { Ok((runsc, image)) } else { Err("an image: enclave image build") }
 }
 
 /// A backend with a state directory of its own.

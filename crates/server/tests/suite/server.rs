@@ -2,12 +2,14 @@
 
 use std::{
     net::TcpListener,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use client::Client;
+use sha2::{Digest as _, Sha256};
 
 /// How long a server may take until it is ready, or gone.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -78,6 +80,13 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+    }
+
+    /// The directories in the host's cgroup trees that hold this server's sandboxes, named after its data directory.
+    pub(crate) fn groups(&self) -> Vec<PathBuf> {
+        let name = format!("enclave-{}", &hex::encode(Sha256::digest(self.data.as_os_str().as_bytes()))[..12]);
+        let trees = std::fs::read_dir("/sys/fs/cgroup").unwrap().map(|tree| tree.unwrap().path());
+        trees.chain([PathBuf::from("/sys/fs/cgroup")]).map(|tree| tree.join(&name)).filter(|dir| dir.is_dir()).collect()
     }
 
     /// Checks the audit log's chain with the CLI, from the data directory alone.

@@ -7,10 +7,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use model::audit::{Draft, Head, Unsealable, canonical_event};
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -23,6 +24,10 @@ use crate::{CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update
 const QUEUE: usize = 1024;
 /// Operations in one transaction: bounds how long the first of them waits for the last.
 const BATCH: usize = 256;
+
+/// Between two transactions when the next one is due already. SQLite lets other processes on the file (`enclave key`, say)
+/// wait by looking again every now and then: without a gap they would never find it free.
+const BREATH: Duration = Duration::from_millis(1);
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
@@ -45,9 +50,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: SqliteConnection) -> Self {
+    /// Starts on this connection; with `options`, another is made when it fails.
+    pub(super) fn start(connection: SqliteConnection, options: SqliteConnectOptions) -> Self {
         let (queue, operations) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(run(connection, operations));
+        let task = tokio::spawn(run(Some(connection), options, operations));
         Self { queue: Mutex::new(Some(queue)), task: Mutex::new(Some(task)) }
     }
 
@@ -72,18 +78,34 @@ impl Writer {
     }
 }
 
-async fn run(mut connection: SqliteConnection, mut operations: mpsc::Receiver<Operation>) {
+async fn run(
+    mut connection: Option<SqliteConnection>,
+    options: SqliteConnectOptions,
+    mut operations: mpsc::Receiver<Operation>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     while operations.recv_many(&mut batch, BATCH).await > 0 {
-        write(&mut connection, &mut batch).await;
+        write(&mut connection, &options, &mut batch).await;
+        if !operations.is_empty() {
+            tokio::time::sleep(BREATH).await;
+        }
     }
-    if let Err(error) = connection.close().await {
+    if let Some(connection) = connection
+        && let Err(error) = connection.close().await
+    {
         tracing::error!(%error, "the database was not closed cleanly");
     }
 }
 
-async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Operation>) {
-    match attempt(connection, batch).await {
+async fn write(connection: &mut Option<SqliteConnection>, options: &SqliteConnectOptions, batch: &mut Vec<Operation>) {
+    let attempted = match connection {
+        Some(connection) => attempt(connection, batch).await,
+        None => match options.connect().await {
+            Ok(new) => attempt(connection.insert(new), batch).await,
+            Err(error) => Err(error),
+        },
+    };
+    match attempted {
         Ok(answers) => {
             batch.clear();
             for answer in answers {
@@ -91,6 +113,13 @@ async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Operation>) {
             }
         }
         Err(error) => {
+            // After some errors (a full disk is one) SQLite has ended the transaction by itself, and the connection does
+            // not know in which state it is. Closing it takes back whatever was begun.
+            if let Some(connection) = connection.take()
+                && let Err(error) = connection.close().await
+            {
+                tracing::warn!(%error, "a failed connection was not closed cleanly");
+            }
             let error = Arc::new(error);
             tracing::error!(%error, operations = batch.len(), "a transaction failed; nothing of it was written");
             for operation in batch.drain(..) {

@@ -20,8 +20,11 @@ attempt("write to the root file system", lambda: open("/usr/escaped", "w"))
 attempt("write to /etc", lambda: open("/etc/passwd", "a"))
 attempt("memory of init", lambda: open("/proc/1/mem", "rb"))
 for descriptor in os.listdir("/proc/1/fd"):
-    attempt(f"descriptor {descriptor} of init", lambda: os.open(f"/proc/1/fd/{descriptor}", os.O_RDONLY))
-    attempt(f"descriptor {descriptor} of init, to write", lambda: os.open(f"/proc/1/fd/{descriptor}", os.O_WRONLY))
+    path = f"/proc/1/fd/{descriptor}"
+    # gVisor opens a link to a file by the file's own rights: what everybody may read is nothing of init's.
+    if not os.access(os.path.realpath(path), os.R_OK):
+        attempt(path, lambda: os.open(path, os.O_RDONLY))
+    attempt(f"{path}, to write", lambda: os.open(path, os.O_WRONLY))
 for knob in ("/sys/fs/cgroup/pids/workload/pids.max", "/sys/fs/cgroup/pids/pids.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
     attempt(knob, lambda: open(knob, "w").write("100000"))
 attempt("kill init", lambda: os.kill(1, 9))
