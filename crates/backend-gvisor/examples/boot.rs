@@ -25,6 +25,7 @@ fn start() -> Start {
         env: Vec::new(),
         pids: 128,
         output_bytes: 1 << 20,
+        disk_bytes: 1 << 30,
     }
 }
 

@@ -124,18 +124,34 @@ pub(crate) fn naming(word: &str) -> Vec<Pid> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Command, Stdio};
+pub(crate) mod tests {
+    use std::{
+        io::Read as _,
+        process::{Child, Command, Stdio},
+    };
 
     use super::*;
+
+    /// A process that waits, with these words among its arguments. It runs when this returns: before, for a moment, it
+    /// would have no arguments at all.
+    pub(crate) fn waiting(words: &[&str]) -> Child {
+        let mut child = Command::new("sh")
+            .args(["-c", "echo; read line"])
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        child
+    }
 
     const LONG: Duration = Duration::from_secs(10);
 
     #[test]
     fn a_child_is_killed_awaited_and_reaped_once() {
         #[expect(clippy::zombie_processes, reason = "reaping it is what is tested")]
-        let child =
-            Command::new("sh").args(["-c", "read line", "enclave-test-word"]).stdin(Stdio::piped()).spawn().unwrap();
+        let child = waiting(&["enclave-test-word"]);
         let pid = Pid::from_child(&child);
         let process = open(pid).unwrap();
         assert_eq!(parent(pid), Some(rustix::process::getpid()));

@@ -92,11 +92,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let site = site(root.path());
         fs::write(site.dir.join("config.json"), "{}").unwrap();
-        let mut process = std::process::Command::new("sh")
-            .args(["-c", "read line", "runsc-sandbox", site.id.as_str()])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process = process::tests::waiting(&["runsc-sandbox", site.id.as_str()]);
         let Residue(lines) = site.residue();
         process.kill().unwrap();
         process.wait().unwrap();

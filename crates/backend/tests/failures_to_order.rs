@@ -43,6 +43,7 @@ async fn started(simulator: &Simulator, code: &str) -> (Sandbox, Start) {
         env: Vec::new(),
         pids: 128,
         output_bytes: 1 << 20,
+        disk_bytes: 1 << 30,
     };
     (simulator.assign(prepared, &spec()).await.unwrap(), start)
 }

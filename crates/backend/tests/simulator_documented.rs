@@ -76,6 +76,7 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
         env: vec![("NAME".into(), "value".into())],
         pids: LIMITS.pids,
         output_bytes: LIMITS.output_bytes,
+        disk_bytes: LIMITS.disk_bytes,
     };
     let began = Instant::now();
     sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
@@ -132,6 +133,7 @@ fn show(frames: &[GuestFrame], ends: &[String]) -> String {
             GuestFrame::Result { json } => rest.push(format!("result {}", String::from_utf8_lossy(json))),
             GuestFrame::Exceeded { limit: GuestLimit::Pids } => rest.push("limit pids".to_owned()),
             GuestFrame::Exceeded { limit: GuestLimit::Output } => rest.push("limit output".to_owned()),
+            GuestFrame::Exceeded { limit: GuestLimit::Disk } => rest.push("limit disk".to_owned()),
             GuestFrame::Exited { exit: Exit::Code(code), .. } => rest.push(format!("exit {code}")),
             GuestFrame::Exited { exit: Exit::Signal(signal), .. } => rest.push(format!("signal {signal}")),
             GuestFrame::Fault { message } => rest.push(format!("fault {message}")),

@@ -47,6 +47,8 @@ pub struct Start {
     pub pids: u32,
     /// Bytes of stdout and stderr together after which the runner stops forwarding and reports an overrun.
     pub output_bytes: u64,
+    /// Bytes that its files may take. When it ends with more than that, the runner reports an overrun.
+    pub disk_bytes: u64,
 }
 
 /// From the host to the runner.
@@ -72,6 +74,8 @@ pub enum GuestLimit {
     Pids,
     /// More output than [`Start::output_bytes`].
     Output,
+    /// More in files than [`Start::disk_bytes`]. The host watches this too; only the runner sees it to the very end.
+    Disk,
 }
 
 /// How the workload's first process ended.

@@ -130,6 +130,7 @@ mod tests {
             env: env.iter().map(|&(name, value)| (name.into(), value.into())).collect(),
             pids: 1,
             output_bytes: 1,
+            disk_bytes: 1,
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) struct Session {
     id: String,
     /// What it may still write.
     pub(crate) budget: Budget,
+    /// What its files may take, in bytes.
+    pub(crate) disk_bytes: u64,
     /// The message to the language host, and how much of it is gone.
     message: Vec<u8>,
     sent: usize,
@@ -33,6 +35,7 @@ impl Session {
         Ok(Self {
             id: start.session_id.clone(),
             budget: Budget::new(start.output_bytes),
+            disk_bytes: start.disk_bytes,
             message,
             sent: 0,
             started: false,

@@ -13,6 +13,7 @@ mod waiting;
 
 use std::{
     os::fd::OwnedFd,
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -96,6 +97,8 @@ pub(crate) struct Supervisor {
     processes: Processes,
     signals: OwnedFd,
     cgroup: Option<Cgroup>,
+    /// A directory on the disk whose use is bounded, if there is one.
+    disk: Option<PathBuf>,
     interpreter: Interpreter,
     from_host: Decoder,
     inbox: Inbox,
@@ -127,6 +130,7 @@ pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartEr
         processes,
         signals,
         cgroup,
+        disk: args.disk.as_ref().map(|_| args.workspace.clone()),
         interpreter,
         from_host: Decoder::new(),
         inbox: Inbox::default(),

@@ -1,6 +1,6 @@
 //! Made, ended and removed: at any time, any number of times, by anyone.
 
-use std::{process::Stdio, time::Duration};
+use std::{io::Read as _, process::Stdio, time::Duration};
 
 use backend::{ObserveError, PrepareError, Residue, SandboxId, SandboxSpec, SessionBackend as _, Shape, Termination};
 
@@ -137,10 +137,13 @@ async fn a_planted_leftover_is_found_and_named_until_it_is_gone() {
     let Some(host) = host("a_planted_leftover_is_found_and_named_until_it_is_gone").await else { return };
     let running = host.start_and_hear(&python(SPIN)).await;
     let mut planted = std::process::Command::new("sh")
-        .args(["-c", "read line", "runsc-sandbox", running.id.as_str()])
+        .args(["-c", "echo; read line", "runsc-sandbox", running.id.as_str()])
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    // Before it runs it has no arguments.
+    planted.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let Residue(found) = host.gvisor.destroy(&running.id).await.unwrap();
     planted.kill().unwrap();
     planted.wait().unwrap();

@@ -138,6 +138,7 @@ impl Host {
             env: Vec::new(),
             pids: program.limits.pids,
             output_bytes: program.limits.output_bytes,
+            disk_bytes: program.limits.disk_bytes,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         Running { id: sandbox.id, _sender: sender, receiver }

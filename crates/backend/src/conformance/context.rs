@@ -141,6 +141,7 @@ impl Context {
             env: env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
             pids: limits.pids,
             output_bytes: limits.output_bytes,
+            disk_bytes: limits.disk_bytes,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await?;
         let context = self.clone();
@@ -254,6 +255,7 @@ impl Ended {
     pub(super) fn limit(&self) -> Option<SandboxLimit> {
         match (&self.termination, self.seen.exceeded.first()) {
             (Termination::Exceeded(limit), _) => Some(*limit),
+            (_, Some(GuestLimit::Disk)) => Some(SandboxLimit::Disk),
             (_, Some(GuestLimit::Pids)) => Some(SandboxLimit::Pids),
             (_, Some(GuestLimit::Output) | None) => self.observation.exceeded,
         }

@@ -250,6 +250,7 @@ impl Driver {
             }
             GuestFrame::Exceeded { limit: GuestLimit::Pids } => Some(Decided::Quota(KillReason::PidsExceeded)),
             GuestFrame::Exceeded { limit: GuestLimit::Output } => Some(Decided::Quota(KillReason::OutputExceeded)),
+            GuestFrame::Exceeded { limit: GuestLimit::Disk } => Some(Decided::Quota(KillReason::DiskExceeded)),
             GuestFrame::Exited { exit, .. } => Some(Decided::Exited(exit.code())),
             GuestFrame::Fault { message } => {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "runner fault");
@@ -329,6 +330,7 @@ impl Driver {
             env: self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             pids: self.spec.limits.pids,
             output_bytes: self.spec.limits.output_bytes,
+            disk_bytes: self.spec.limits.disk_bytes,
         }))
     }
 }

@@ -1,8 +1,8 @@
 //! The end of a program, and of this process: reaping, killing, the last frames.
 
-use std::{os::fd::AsFd as _, time::Instant};
+use std::{os::fd::AsFd as _, path::Path, time::Instant};
 
-use protocol::Exit;
+use protocol::{Exit, GuestFrame, GuestLimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{End, Ended, KILL_AGAIN, MAX_FAULT_BYTES, Supervisor, UNKILLABLE};
@@ -94,6 +94,10 @@ impl Supervisor {
         let silent = interpreter.stdout.is_none() && interpreter.stderr.is_none() || session.budget.is_exceeded();
         if draining && silent && interpreter.control.is_none() && outbox.has_room() {
             session.send_last_result(outbox);
+            // Whoever met a full disk has often gone before the host looked at it.
+            if self.disk.as_deref().is_some_and(|disk| used(disk) > session.disk_bytes) {
+                outbox.push(&GuestFrame::Exceeded { limit: GuestLimit::Disk });
+            }
             outbox.push(&session.exited(ended.exit));
             ended.said = true;
             outbox.flush_some();
@@ -113,4 +117,10 @@ impl Supervisor {
             self.rest = processes::reap(self.interpreter.pid).rest;
         }
     }
+}
+
+/// Bytes taken on the file system that this directory is on.
+fn used(directory: &Path) -> u64 {
+    let Ok(of) = rustix::fs::statvfs(directory) else { return 0 };
+    of.f_blocks.saturating_sub(of.f_bfree).saturating_mul(of.f_frsize)
 }

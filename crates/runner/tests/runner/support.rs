@@ -86,6 +86,7 @@ impl Case {
             env: vec![],
             pids: 128,
             output_bytes: 64 << 20,
+            disk_bytes: 1 << 30,
         };
         let options = ["--language", language.as_str(), "--workspace", workspace.to_str().expect("text")];
         Self { start, dir, options: options.map(String::from).into(), path: path(), wrapper: vec![] }
