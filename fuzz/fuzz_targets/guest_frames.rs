@@ -1,5 +1,5 @@
-//! Bytes from a runner that may have been taken over: decoding and order checking never panic, never hold more than one
-//! frame beyond what was fed, and what decodes encodes back to the same bytes.
+//! Bytes from a runner that may have been taken over: decoding and order checking never panic, and what decodes
+//! encodes to bytes that decode to the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

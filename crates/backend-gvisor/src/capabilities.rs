@@ -23,20 +23,23 @@ pub(crate) struct Found<'a> {
     pub(crate) run_as: RunAs,
     /// `v1` or `v2`.
     pub(crate) cgroup: &'a str,
+    /// Whether swap is counted, and none is given.
+    pub(crate) bounds_swap: bool,
     pub(crate) images: &'a [String],
 }
 
 /// The record.
 pub(crate) fn capabilities(found: &Found<'_>) -> Capabilities {
-    let Found { runsc_version, platform, run_as, cgroup, images } = found;
+    let Found { runsc_version, platform, run_as, cgroup, bounds_swap, images } = found;
     let user = match run_as {
         RunAs::OwnUsers => "as a host user of the sandbox's own",
         RunAs::Nobody => "as the host's user nobody",
     };
     let (cpu, cpu_time, memory) = match *cgroup {
-        "v2" => ("cpu.max", "cpu.stat", "memory.max without swap"),
-        _ => ("cpu.cfs_quota_us", "cpuacct.usage", "memory.limit_in_bytes without swap"),
+        "v2" => ("cpu.max", "cpu.stat", "memory.max"),
+        _ => ("cpu.cfs_quota_us", "cpuacct.usage", "memory.limit_in_bytes"),
     };
+    let swap = if *bounds_swap { "without swap" } else { "with a swappiness of 0" };
     Capabilities {
         name: "gvisor",
         isolation: Isolation::UserspaceKernel,
@@ -48,7 +51,7 @@ pub(crate) fn capabilities(found: &Found<'_>) -> Capabilities {
             kernel: format!("gVisor {runsc_version} ({platform}), {user}, in an empty root without capabilities"),
             egress: "no interface but loopback inside, in a network namespace without one outside".into(),
             cpu: format!("cgroup {cgroup} {cpu} (rate); {cpu_time}, watched (time)"),
-            memory: format!("cgroup {cgroup} {memory}, watched"),
+            memory: format!("cgroup {cgroup} {memory} {swap}, watched"),
             pids: format!("counted by gVisor's pids cgroup, watched by the runner; cgroup {cgroup} pids.max behind it"),
             disk: "a size-bounded file system in one file on the host, watched".into(),
             wall_clock: format!("the session driver's timer; cgroup {cgroup} kill"),
@@ -63,7 +66,14 @@ mod tests {
 
     fn found(run_as: RunAs, cgroup: &str) -> Capabilities {
         let platform = Platform::Systrap;
-        capabilities(&Found { runsc_version: "release-1", platform, run_as, cgroup, images: &["default".into()] })
+        capabilities(&Found {
+            runsc_version: "release-1",
+            platform,
+            run_as,
+            cgroup,
+            bounds_swap: true,
+            images: &["default".into()],
+        })
     }
 
     #[test]

@@ -123,6 +123,14 @@ impl Cgroups {
         }
     }
 
+    /// Whether memory that is swapped out counts, so that a limit of memory is one.
+    pub(crate) fn bounds_swap(&self) -> bool {
+        match self {
+            Self::V1(tree) => tree.bounds_swap(),
+            Self::V2(_) => true,
+        }
+    }
+
     /// The group of one sandbox, whether it exists or not.
     pub(crate) fn group(&self, id: &SandboxId) -> Group {
         match self {

@@ -103,6 +103,7 @@ impl Founder {
     #[expect(unsafe_code, reason = "a namespace is made by a process without other threads, so by a forked one")]
     fn start() -> io::Result<Self> {
         let (ready, done) = io::pipe()?;
+        let server = rustix::process::getpid().as_raw_nonzero().get();
         // SAFETY: the child of this fork makes system calls only and ends with one; it allocates nothing and takes no
         // lock. `done` is open in it, being a copy of ours.
         match unsafe { libc::fork() } {
@@ -111,6 +112,10 @@ impl Founder {
                 // SAFETY: as above. `pause` is cut short by the SIGKILL that every founder gets.
                 unsafe {
                     libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    // The server may have died before it could be heard of.
+                    if libc::getppid() != server {
+                        libc::_exit(1);
+                    }
                     let made: u8 = u8::from(libc::unshare(libc::CLONE_NEWUSER) == 0);
                     libc::write(done.as_raw_fd(), (&raw const made).cast(), 1);
                     loop {
@@ -121,7 +126,11 @@ impl Founder {
             pid => {
                 let pid = Pid::from_raw(pid).expect("fork gives a positive number");
                 // Nobody else waits for this child, so its number is its own until it is reaped below.
-                let founder = Self { pid, process: process::open(pid)? };
+                let process = process::open(pid).inspect_err(|_| {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                    let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+                })?;
+                let founder = Self { pid, process };
                 drop(done);
                 let mut made = 0;
                 rustix::io::read(&ready, std::slice::from_mut(&mut made))?;

@@ -1,5 +1,5 @@
 //! Sandboxes by gVisor on this host: one `runsc run` per session. The server opens a [`Gvisor`] and hands it to the
-//! engine as a [`SessionBackend`]; `doctor` calls [`probe`].
+//! engine as a [`SessionBackend`].
 //!
 //! What stands between a workload and the host, from the inside out:
 //!
@@ -32,7 +32,6 @@ mod log;
 mod observe;
 mod open;
 mod payload;
-mod probe;
 mod process;
 mod reclaim;
 mod render;
@@ -58,7 +57,6 @@ pub use cgroup::CgroupError;
 pub use config::{GvisorConfig, ImageRef, Platform, find_runsc};
 pub use image::{ImageError, MOUNT_POINTS};
 pub use open::OpenError;
-pub use probe::{Facet, Finding, probe};
 
 use crate::{
     capabilities::RunAs, cgroup::Cgroups, identity::Users, image::Image, launch::Launcher, live::Live, reclaim::Site,

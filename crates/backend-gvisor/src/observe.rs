@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use backend::{SandboxLimit, SandboxUsage, Termination};
 use model::limits::Limits;
+use protocol::DISK_TOLERANCE_BYTES;
 
 use crate::{cgroup::Counters, process::Exit};
-
-/// How far the disk may be over its limit before that counts: the host's file system counts its own bookkeeping of a
-/// file as part of it. The size of the file system inside allows a little more than this.
-pub(crate) const DISK_TOLERANCE: u64 = 256 * 1024;
 
 /// The shortest pause between two looks.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
@@ -48,7 +45,7 @@ pub(crate) fn overrun(in_force: Option<&InForce>, reading: &Reading) -> Option<S
         return Some(SandboxLimit::Pids);
     }
     let InForce { limits, cpu_base_us } = in_force?;
-    if reading.disk_bytes > limits.disk_bytes.saturating_add(DISK_TOLERANCE) {
+    if reading.disk_bytes > limits.disk_bytes.saturating_add(DISK_TOLERANCE_BYTES) {
         return Some(SandboxLimit::Disk);
     }
     let used_us = reading.counters.cpu_us.saturating_sub(*cpu_base_us);
@@ -125,9 +122,9 @@ mod tests {
     #[test]
     fn limits_are_kept_up_to_their_last_unit() {
         let limits = in_force();
-        assert_eq!(overrun(Some(&limits), &reading(1_200_000, 64 * MIB + DISK_TOLERANCE)), None);
+        assert_eq!(overrun(Some(&limits), &reading(1_200_000, 64 * MIB + DISK_TOLERANCE_BYTES)), None);
         assert_eq!(overrun(Some(&limits), &reading(1_200_001, 0)), Some(SandboxLimit::Cpu));
-        assert_eq!(overrun(Some(&limits), &reading(0, 64 * MIB + DISK_TOLERANCE + 1)), Some(SandboxLimit::Disk));
+        assert_eq!(overrun(Some(&limits), &reading(0, 64 * MIB + DISK_TOLERANCE_BYTES + 1)), Some(SandboxLimit::Disk));
     }
 
     #[test]

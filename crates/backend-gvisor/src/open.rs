@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use backend::{PrepareError, SessionBackend as _, Shape};
+use backend::{PrepareError, SessionBackend as _, Shape, channel::ChannelError};
 use model::Language;
 use rustix::fs::FlockOperation;
 
@@ -112,7 +112,7 @@ impl Gvisor {
             .map_err(|errno| process("become child subreaper")(errno.into()))?;
         let random = crate::random().map_err(process("get random bytes"))?;
         let names: Vec<String> = images.iter().map(|image| image.name.clone()).collect();
-        let cgroup = cgroups.version();
+        let (cgroup, bounds_swap) = (cgroups.version(), cgroups.bounds_swap());
         let inner = Arc::new(Inner {
             sandboxes,
             images: images.into_iter().map(Arc::new).collect(),
@@ -127,7 +127,7 @@ impl Gvisor {
         });
         let platform = inner.config.platform;
         let record = |run_as| {
-            let found = Found { runsc_version: &runsc_version, platform, run_as, cgroup, images: &names };
+            let found = Found { runsc_version: &runsc_version, platform, run_as, cgroup, bounds_swap, images: &names };
             capabilities::capabilities(&found)
         };
         let mut gvisor = Self { capabilities: record(RunAs::OwnUsers), inner };
@@ -139,7 +139,17 @@ impl Gvisor {
 
     /// Boots the default image as users of its own, and if that is refused the way that works everywhere.
     async fn choose_run_as(&self, image: &str) -> Result<RunAs, OpenError> {
-        let Err(refused) = self.trial(image).await else { return Ok(RunAs::OwnUsers) };
+        let slow = |error: &PrepareError| matches!(error, PrepareError::Handshake(ChannelError::Silent(_)));
+        let mut tried = self.trial(image).await;
+        if tried.as_ref().is_err_and(slow) {
+            // Slow is not refused (a cold disk, say), and the weaker arrangement would be no faster.
+            tried = self.trial(image).await;
+        }
+        let refused = match tried {
+            Ok(()) => return Ok(RunAs::OwnUsers),
+            Err(error) if slow(&error) => return Err(OpenError::Boot(error)),
+            Err(error) => error,
+        };
         *self.inner.run_as.lock().expect("nobody else has it yet") = RunAs::Nobody;
         match self.trial(image).await {
             Ok(()) => {

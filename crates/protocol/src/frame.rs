@@ -51,6 +51,10 @@ pub struct Start {
     pub disk_bytes: u64,
 }
 
+/// How far a disk may be over [`Start::disk_bytes`] before that counts, on both sides: a file system counts its own
+/// bookkeeping of a file as part of it, and the program itself is one of the files.
+pub const DISK_TOLERANCE_BYTES: u64 = 256 * 1024;
+
 /// From the host to the runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HostFrame {

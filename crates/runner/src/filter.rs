@@ -77,7 +77,8 @@ impl Filter {
     /// Compiles both. Done once, before the child exists: installing them allocates nothing.
     pub(crate) fn new() -> Result<Self, seccompiler::BackendError> {
         let mut refused: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-        refused.insert(libc::SYS_unshare, flags(0, NAMESPACES)?);
+        // In `clone` that bit is part of the signal's number.
+        refused.insert(libc::SYS_unshare, flags(0, &[NAMESPACES, &[libc::CLONE_NEWTIME]].concat())?);
         refused.insert(libc::SYS_clone, flags(0, NAMESPACES)?);
         #[cfg(target_arch = "x86_64")]
         refused.insert(libc::SYS_mknod, devices(1)?);

@@ -1,7 +1,7 @@
 //! The language hosts: which interpreter, with what on its command line.
 //!
 //! The host programs travel inside this binary and go to the interpreter as arguments, so there is no file that
-//! anyone could change. Node may instead find its host in a start-up snapshot that the image's builder had made
+//! anyone could change. Node may instead find its host in a start-up snapshot that whoever built the image had made
 //! ([`write_snapshot`]): that saves it compiling its own library and our program at every start, a third of its
 //! start-up time inside gVisor.
 

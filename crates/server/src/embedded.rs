@@ -90,6 +90,11 @@ impl Embedded {
         self.running.client.clone()
     }
 
+    /// Its data directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.slot.dir.path()
+    }
+
     /// Ends what still runs, removes every sandbox, and the data directory.
     pub(crate) async fn shutdown(self) -> anyhow::Result<()> {
         self.running.stop().await?;
@@ -158,10 +163,13 @@ struct Slot {
 }
 
 impl Slot {
-    /// Takes the first one that is free. What a killed process left in it is recovered like any server's.
+    /// Takes one that a killed process left, else the first one that is free. What was left in it is recovered like any
+    /// server's.
     fn take(parent: &Path) -> anyhow::Result<Self> {
         let parent_dir = DataDir::prepare(parent, true)?;
-        for number in 0..SLOTS {
+        let mut numbers: Vec<u32> = (0..SLOTS).collect();
+        numbers.sort_by_key(|number| !parent_dir.path().join(number.to_string()).exists());
+        for number in numbers {
             let lock_path = parent_dir.path().join(format!("{number}.lock"));
             let Some(lock) = try_lock(&lock_path).with_context(|| lock_path.display().to_string())? else { continue };
             let dir = DataDir::prepare(&parent_dir.path().join(number.to_string()), true)?;
@@ -231,6 +239,10 @@ mod tests {
         let (instance, path) = (first.dir.instance(), first.dir.path().to_owned());
         first.remove().unwrap();
         assert!(!path.exists());
+        let (left, used) = (second.dir.instance(), second.dir.path().to_owned());
+        drop(second);
+        let again = Slot::take(&parent).unwrap();
+        assert_eq!((again.dir.instance(), again.dir.path()), (left, used.as_path()), "what was left goes first");
         assert_eq!(Slot::take(&parent).unwrap().dir.instance(), instance);
     }
 

@@ -12,26 +12,26 @@ mod manifest;
 mod progress;
 mod recipe;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 
 pub(crate) use manifest::{Image, ImageError, Manifest, default_dir, load, names};
 
 use self::{build::Existing, recipe::Recipe};
+use crate::settings::{self, Layers, flags::ConfigFlag};
 
 /// Arguments of `enclave image`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct ImageArgs {
     #[command(subcommand)]
     command: ImageCommand,
-    /// Where images are kept [default: $ENCLAVE_IMAGE_DIR; else /var/lib/enclave/images for root and
+    #[command(flatten)]
+    config: ConfigFlag,
+    /// Where images are kept [default: as the configuration says; else /var/lib/enclave/images for root and
     /// $XDG_DATA_HOME/enclave/images for others]
     #[arg(long, global = true, value_name = "DIR")]
-    image_dir: Option<PathBuf>,
+    image_dir: Option<String>,
 }
 
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -68,13 +68,12 @@ struct BuildArgs {
 
 /// Runs `enclave image`.
 pub(crate) async fn run(args: ImageArgs) -> anyhow::Result<ExitCode> {
+    let flags = args.image_dir.map(|dir| ("image_dir", dir)).into_iter().collect();
+    let dir = settings::image_dir(&Layers::load(args.config.config.as_deref(), flags)?)?;
     // Nothing here waits for anything but child processes and the disk.
-    tokio::task::spawn_blocking(move || {
-        let dir = args.image_dir.unwrap_or_else(default_dir);
-        match args.command {
-            ImageCommand::Build(args) => build_one(&dir, args),
-            ImageCommand::List { json } => list(&dir, json),
-        }
+    tokio::task::spawn_blocking(move || match args.command {
+        ImageCommand::Build(args) => build_one(&dir, args),
+        ImageCommand::List { json } => list(&dir, json),
     })
     .await
     .context("the image command ended abnormally")?
@@ -99,7 +98,7 @@ fn list(dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let listed: Vec<Listed> = manifest::names(dir)
         .with_context(|| format!("reading {}", dir.display()))?
         .into_iter()
-        .map(|name| match load(dir, &name) {
+        .map(|name| match manifest::verify(dir, &name) {
             Ok(image) => Listed::Good { manifest: Box::new(image.manifest), verified: true },
             Err(error) => Listed::Bad { name, verified: false, error: error.to_string() },
         })

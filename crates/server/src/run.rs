@@ -66,6 +66,14 @@ pub(crate) struct RunArgs {
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new(if args.json { Form::Json } else { Form::Text });
     let signals = Signals::take()?;
+    tokio::spawn({
+        let signals = signals.clone();
+        async move {
+            // At once, whatever is under way: a server that this command had started is cleaned up after by the next.
+            signals.at_least(3).await;
+            std::process::exit(exit::CANCELLED.into());
+        }
+    });
     let mut request = match args.program.request() {
         Ok(request) => request,
         Err(error) => {

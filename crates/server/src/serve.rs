@@ -19,8 +19,9 @@ use crate::{
     signals::Signals,
 };
 
-/// Blocking work is short: hashing an image, resolving a name.
-const BLOCKING_THREADS: usize = 32;
+/// Threads for work that blocks. Most of it is short; the end of a sandbox whose processes do not die takes seconds, and
+/// must not keep others from being killed.
+const BLOCKING_THREADS: usize = 256;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -174,6 +174,13 @@ impl State {
     }
 }
 
+/// Where images are, for commands that want nothing else of the configuration.
+pub(crate) fn image_dir(layers: &Layers) -> Result<PathBuf, ConfigError> {
+    let mut reader = Reader { layers, faults: Vec::new(), read: Vec::new() };
+    let dir = reader.image_dir();
+    if reader.faults.is_empty() { Ok(dir) } else { Err(ConfigError(reader.faults)) }
+}
+
 struct Reader<'a> {
     layers: &'a Layers,
     faults: Vec<String>,
@@ -181,6 +188,10 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn image_dir(&mut self) -> PathBuf {
+        self.given("image_dir", path).unwrap_or_else(crate::image::default_dir)
+    }
+
     fn all(&mut self) -> Settings {
         Settings {
             listening: Listening {
@@ -208,7 +219,7 @@ impl Reader<'_> {
                 maxima: self.maxima(),
             },
             gvisor: Gvisor {
-                image_dir: self.given("image_dir", path).unwrap_or_else(crate::image::default_dir),
+                image_dir: self.image_dir(),
                 runsc: self.given("runsc", path),
                 platform: self.text("runsc_platform", platform).unwrap_or_default(),
                 cgroup_parent: self.given("cgroup_parent", cgroup),

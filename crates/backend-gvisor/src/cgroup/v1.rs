@@ -12,6 +12,8 @@ use rustix::event::EventfdFlags;
 
 use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, file, kill_members, layout::Roots};
 
+/// Memory and swap together; there only where the kernel counts swap.
+const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
 /// The least quota that the kernel takes, in microseconds.
 const LEAST_QUOTA_US: u64 = 1000;
 
@@ -86,11 +88,16 @@ impl Tree {
                 source,
             })?;
         }
-        if base.unified.as_ref().is_some_and(|dir| !dir.join("cgroup.kill").exists()) {
-            // Kernels before 5.14. Nothing else is wanted of that tree.
-            base.unified = None;
+        if let Some(dir) = base.unified.take_if(|dir| !dir.join("cgroup.kill").exists()) {
+            // Kernels before 5.14. Nothing else is wanted of that tree; what stays there would only be an empty directory.
+            let _ = fs::remove_dir(dir);
         }
         Ok(Self { base })
+    }
+
+    /// Whether the kernel bounds memory and swap together.
+    pub(super) fn bounds_swap(&self) -> bool {
+        self.base.memory.join(WITH_SWAP).exists()
     }
 
     pub(super) fn group(&self, id: &SandboxId) -> Group {
@@ -123,7 +130,6 @@ impl Group {
     /// Memory and swap together may never be below memory alone, so raising and lowering go in different orders.
     fn limit_memory(&self, bytes: u64) -> Result<(), Failed> {
         const MEMORY: &str = "memory.limit_in_bytes";
-        const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
         let dir = &self.dirs.memory;
         match file::write(dir, MEMORY, bytes) {
             Err(failed) if failed.source.raw_os_error() == Some(libc::EINVAL) => {

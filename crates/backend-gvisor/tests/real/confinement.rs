@@ -107,10 +107,11 @@ for family, address in [(socket.AF_INET, ('169.254.169.254', 80)), (socket.AF_IN
 refused('raw', lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
 refused('packet', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
 if [name for _, name in socket.if_nameindex()] != ['lo']: wrong('interfaces')
-print('devices', *sorted(os.listdir('/dev')))
-print('sys', *sorted(os.listdir('/sys')))
-print('environment', *sorted(os.environ))
-print('fds', *sorted(os.listdir('/proc/self/fd')))
+devices = {'fd', 'full', 'fuse', 'net', 'null', 'ptmx', 'pts', 'random', 'shm', 'stderr', 'stdin', 'stdout', 'tty', 'urandom', 'zero'}
+if surplus := set(os.listdir('/dev')) - devices: wrong(('devices', surplus))
+if os.listdir('/sys') != ['fs']: wrong(('sys', os.listdir('/sys')))
+if surplus := set(os.environ) - {'ENCLAVE_SESSION_ID', 'HOME', 'LANG', 'PATH'}: wrong(('environment', surplus))
+if len(os.listdir('/proc/self/fd')) > 5: wrong(('descriptors', os.listdir('/proc/self/fd')))
 for path in ['/workspace/x', '/tmp/x', '/dev/shm/x']: open(path, 'w').write('x')
 print('cpus', os.cpu_count() > 0)
 ";

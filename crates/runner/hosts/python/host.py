@@ -1,6 +1,6 @@
 # The Python language host. The runner starts it ahead of the session, hands it the text of enclave.py as ENCLAVE,
 # and sends one message over descriptor 3: a 4-byte big-endian length and that many bytes, made of strings that each
-# have such a length in front. In order: the largest result in bytes, the session's id, the file name stem, the number
+# have such a length in front. In order: the largest result in bytes, the session's id, the number
 # of arguments, the arguments, names and values of the whole environment in turn, and last the program.
 #
 # Towards the runner: one byte of kind ("S" started, "R" result), a 4-byte length, the payload.

@@ -2,7 +2,7 @@
 
 use std::{os::fd::AsFd as _, path::Path, time::Instant};
 
-use protocol::{Exit, GuestFrame, GuestLimit};
+use protocol::{DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{End, Ended, KILL_AGAIN, MAX_FAULT_BYTES, Supervisor, UNKILLABLE};
@@ -95,7 +95,11 @@ impl Supervisor {
         if draining && silent && interpreter.control.is_none() && outbox.has_room() {
             session.send_last_result(outbox);
             // Whoever met a full disk has often gone before the host looked at it.
-            if self.disk.as_deref().is_some_and(|disk| used(disk) > session.disk_bytes) {
+            if self
+                .disk
+                .as_deref()
+                .is_some_and(|disk| used(disk) > session.disk_bytes.saturating_add(DISK_TOLERANCE_BYTES))
+            {
                 outbox.push(&GuestFrame::Exceeded { limit: GuestLimit::Disk });
             }
             outbox.push(&session.exited(ended.exit));

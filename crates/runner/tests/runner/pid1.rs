@@ -73,6 +73,19 @@ print(type(multiprocessing.Lock()).__name__)
 }
 
 #[test]
+fn a_disk_that_is_over_its_limit_at_the_end_is_reported() {
+    let write = |bytes: u64| python(&format!("open('/tmp/x', 'wb').write(b'x' * {bytes})"));
+    for (bytes, exceeded) in [(4 << 20, vec![]), (5 << 20, vec![GuestLimit::Disk])] {
+        let Some(case) = sandboxed("pid1::full_disk", write(bytes)) else { return };
+        let run = case.with(|start| start.disk_bytes = 4 << 20).run();
+        assert_eq!((run.exceeded(), run.exit()), (exceeded, Exit::Code(0)), "{bytes} bytes");
+    }
+    let removed = "import os\nopen('/tmp/x', 'wb').write(b'x' * (5 << 20))\nos.unlink('/tmp/x')";
+    let Some(case) = sandboxed("pid1::full_disk", python(removed)) else { return };
+    assert_eq!(case.with(|start| start.disk_bytes = 4 << 20).run().exceeded(), []);
+}
+
+#[test]
 fn nothing_of_the_workload_outlives_its_first_process() {
     let code = "import os, signal\nfor _ in range(20):\n    if os.fork() == 0:\n        os.setsid()\n        while True: os.fork() if os.getpid() % 50 == 0 else signal.pause()\n\
                 print('left')";

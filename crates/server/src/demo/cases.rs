@@ -1,6 +1,11 @@
 //! The demo's programs, and what must become of each.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+};
 
 use serde_json::Value;
 use wire::{Language, Limits};
@@ -20,8 +25,10 @@ pub(super) struct Case {
     pub(super) judge: Option<fn(Option<&Value>, &Canary) -> String>,
 }
 
-/// What only the host knows: if a program comes back with any of it, the sandbox leaks.
+/// What only the host knows and has: if a program comes back with any of it, or arrives there, the sandbox leaks.
 pub(super) struct Canary {
+    /// Whoever connects to it came out of a sandbox: nobody else knows the port.
+    listener: TcpListener,
     file: tempfile::NamedTempFile,
     secrets: Vec<String>,
 }
@@ -44,7 +51,17 @@ impl Canary {
             .filter(|fact| fact.len() > 12)
             .chain([secret])
             .collect();
-        Ok(Self { file, secrets })
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, file, secrets })
+    }
+
+    fn port(&self) -> String {
+        self.listener.local_addr().map_or_else(|_| String::new(), |address| address.port().to_string())
+    }
+
+    fn was_reached(&self) -> bool {
+        self.listener.accept().is_ok()
     }
 
     fn paths(&self) -> String {
@@ -79,12 +96,13 @@ pub(super) fn all(canary: &Canary) -> Vec<Case> {
     vec![
         Case {
             judge: Some(reached),
+            env: BTreeMap::from([("HOST_PORT".to_owned(), canary.port())]),
             ..python(
                 "data thief",
-                "TCP, UDP, DNS and HTTP to the outside and to the cloud's metadata address",
+                "TCP, UDP, DNS and HTTP to the outside, to the cloud's metadata address and to this host",
                 include_str!("programs/data_thief.py"),
                 limits,
-                "succeeded; 8 ways tried, 0 got out",
+                "succeeded; 9 ways tried, 0 got out",
             )
         },
         python(
@@ -163,11 +181,12 @@ pub(super) fn all(canary: &Canary) -> Vec<Case> {
     ]
 }
 
-fn reached(result: Option<&Value>, _: &Canary) -> String {
+fn reached(result: Option<&Value>, canary: &Canary) -> String {
     let field = |name: &str| result.and_then(|result| result.get(name));
     let attempts = field("attempts").and_then(Value::as_u64);
     let out = field("reached").and_then(Value::as_array).map(Vec::len);
     match (attempts, out) {
+        (Some(_), Some(_)) if canary.was_reached() => "it reached a port of this host".to_owned(),
         (Some(attempts), Some(out)) => format!("{attempts} ways tried, {out} got out"),
         (None, _) | (_, None) => "no account of it".to_owned(),
     }
@@ -201,6 +220,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_data_thief_is_caught_by_what_it_reached_whatever_it_says() {
+        let canary = Canary::plant().unwrap();
+        let honest = json!({"attempts": 9, "reached": []});
+        assert_eq!(reached(Some(&honest), &canary), "9 ways tried, 0 got out");
+        let _out = std::net::TcpStream::connect(("127.0.0.1", canary.port().parse().unwrap())).unwrap();
+        assert_eq!(reached(Some(&honest), &canary), "it reached a port of this host");
+        assert_eq!(reached(None, &canary), "no account of it");
+    }
 
     #[test]
     fn the_host_reader_is_caught_when_it_comes_back_with_the_canary() {

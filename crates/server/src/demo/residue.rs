@@ -5,8 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Processes, cgroups, mounts, sockets and files that carry the name of one of the sandboxes.
-pub(crate) fn search(sandboxes: &[String]) -> Vec<String> {
+/// Processes, cgroups, mounts, sockets and files that carry the name of one of the sandboxes. Files are looked for where
+/// servers keep them by default, among temporary files, and below `data`.
+pub(crate) fn search(sandboxes: &[String], data: &Path) -> Vec<String> {
     let named = |text: &str| sandboxes.iter().any(|name| text.contains(name.as_str()));
     let mut left = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -19,8 +20,12 @@ pub(crate) fn search(sandboxes: &[String]) -> Vec<String> {
         let text = fs::read_to_string(list).unwrap_or_default();
         left.extend(text.lines().filter(|line| named(line)).map(|line| format!("{list}: {line}")));
     }
-    let mut folders =
-        vec![(PathBuf::from("/sys/fs/cgroup"), 8), (PathBuf::from("/run"), 4), (PathBuf::from("/var/lib/enclave"), 5)];
+    let mut folders = vec![
+        (PathBuf::from("/sys/fs/cgroup"), 8),
+        (PathBuf::from("/run"), 4),
+        (PathBuf::from("/var/lib/enclave"), 5),
+        (data.to_owned(), 5),
+    ];
     // Of the temporary files only ours are searched: those of others may be many.
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -54,8 +59,15 @@ mod tests {
     #[test]
     fn a_file_that_carries_the_name_is_found() {
         let name = format!("sbx-{:032x}", std::process::id());
-        assert_eq!(search(std::slice::from_ref(&name)), Vec::<String>::new());
+        let data = tempfile::tempdir_in("/var/tmp").unwrap();
+        assert_eq!(search(std::slice::from_ref(&name), data.path()), Vec::<String>::new());
         let file = tempfile::Builder::new().prefix(&name).tempfile().unwrap();
-        assert_eq!(search(&[name]), [format!("file {}", file.path().display())]);
+        let kept = data.path().join("sandboxes").join(&name);
+        std::fs::create_dir_all(&kept).unwrap();
+        let mut found = search(&[name], data.path());
+        found.sort();
+        let mut expected = [file.path(), &kept].map(|path| format!("file {}", path.display()));
+        expected.sort();
+        assert_eq!(found, expected);
     }
 }

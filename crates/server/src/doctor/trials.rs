@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, TcpListener},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -141,6 +142,11 @@ const CPU_RATE: Claim = Claim {
     mechanism: |enforcement| &enforcement.cpu,
     judge: |result| {
         let (used, wall) = (result.usage.cpu_ms, result.usage.wall_ms);
+        // A program that did not run until its time was up was held to nothing.
+        killed(result, KillReason::WallClockExceeded)?;
+        if used < wall / 20 {
+            return Err(format!("an endless loop used only {used} ms of CPU time in {wall} ms: it was not running"));
+        }
         // Held to a fifth; what the sandbox used before its limits came into force counts as well.
         if used.saturating_mul(2) > wall {
             return Err(format!("0.2 cores were allowed, and {used} ms of CPU time used in {wall} ms"));
@@ -185,7 +191,7 @@ pub(super) async fn run() -> Vec<Finding> {
         "boot",
         format!("a server started and a trial sandbox booted, in {} ms", began.elapsed().as_millis()),
     )];
-    match try_all(&embedded.client()).await {
+    match try_all(&embedded.client(), embedded.data()).await {
         Ok(mut tried) => findings.append(&mut tried),
         Err(error) => findings.push(Finding::missing(Group::Enforcement, "trials", format!("{error:#}"), BROKEN)),
     }
@@ -204,7 +210,7 @@ fn unbootable(error: &anyhow::Error) -> Finding {
     }
 }
 
-async fn try_all(client: &Client) -> anyhow::Result<Vec<Finding>> {
+async fn try_all(client: &Client, data: &Path) -> anyhow::Result<Vec<Finding>> {
     let backend = client.backends().await?.items.into_iter().next().context("the server has a backend")?;
     let mut findings = Vec::new();
     let mut sandboxes = Vec::new();
@@ -235,8 +241,10 @@ async fn try_all(client: &Client) -> anyhow::Result<Vec<Finding>> {
         let detail = "a workload reached a port of this host";
         findings.push(Finding::missing(Group::Enforcement, "egress", detail, BROKEN));
     }
-    let left = residue::search(&sandboxes);
-    findings.push(if left.is_empty() {
+    let left = residue::search(&sandboxes, data);
+    findings.push(if sandboxes.is_empty() {
+        Finding::missing(Group::Enforcement, "residue", "no sandbox was seen, so none was looked for", BROKEN)
+    } else if left.is_empty() {
         Finding::ok(Group::Enforcement, "residue", format!("nothing is left of {} sandboxes", sandboxes.len()))
     } else {
         Finding::missing(Group::Enforcement, "residue", left.join("; "), BROKEN)
@@ -309,8 +317,11 @@ mod tests {
         ended.kill_reason = Some(KillReason::PidsExceeded);
         assert!(killed(&ended, KillReason::MemoryExceeded).unwrap_err().contains("pids_exceeded"));
         assert!(killed(&ended, KillReason::PidsExceeded).is_ok());
-        assert!((CPU_RATE.judge)(&ended).is_ok());
-        ended.usage.cpu_ms = 900;
-        assert!((CPU_RATE.judge)(&ended).is_err());
+        assert!((CPU_RATE.judge)(&ended).is_err(), "it ended for another reason");
+        ended.kill_reason = Some(KillReason::WallClockExceeded);
+        for (cpu_ms, held) in [(200, true), (900, false), (0, false)] {
+            ended.usage.cpu_ms = cpu_ms;
+            assert_eq!((CPU_RATE.judge)(&ended).is_ok(), held, "{cpu_ms} ms of 1000");
+        }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) struct Image {
 pub(crate) enum ImageError {
     #[error("{0:?} is not a name for an image: up to 64 of a-z, 0-9, `-`, `_` and `.`, a letter or digit first")]
     Name(String),
-    #[error("there is no image {name} in {}; `enclave image build --name {name}` makes it", dir.display())]
+    #[error("there is no image {name} in {0}; `enclave image build --name {name} --image-dir {0}` makes it", dir.display())]
     Missing { name: String, dir: PathBuf },
     #[error("{} cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
@@ -148,10 +148,23 @@ pub(crate) fn names(dir: &Path) -> io::Result<Vec<String>> {
 
 /// Reads an image's manifest and verifies its file system against it.
 pub(crate) fn load(dir: &Path, name: &str) -> Result<Image, ImageError> {
-    load_at(dir, name, SystemTime::now())
+    load_at(dir, name, SystemTime::now(), Trust::UnchangedSince)
 }
 
-fn load_at(dir: &Path, name: &str, now: SystemTime) -> Result<Image, ImageError> {
+/// The same, and reads the whole file again, whatever it looks like.
+pub(crate) fn verify(dir: &Path, name: &str) -> Result<Image, ImageError> {
+    load_at(dir, name, SystemTime::now(), Trust::Nothing)
+}
+
+/// What is taken for granted of a file whose digest was right once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// One that has the same inode, size and times since.
+    UnchangedSince,
+    Nothing,
+}
+
+fn load_at(dir: &Path, name: &str, now: SystemTime, trust: Trust) -> Result<Image, ImageError> {
     check_name(name)?;
     let home = dir.join(name);
     let manifest = read_manifest(dir, name)?;
@@ -167,7 +180,9 @@ fn load_at(dir: &Path, name: &str, now: SystemTime) -> Result<Image, ImageError>
         return Err(changed(sizes));
     }
     let seen = fingerprint(&metadata, &manifest.rootfs.sha256);
-    if fs::read_to_string(home.join(SEEN)).is_ok_and(|text| text == seen) && owned(&home.join(SEEN)).is_ok() {
+    let was_seen =
+        || fs::read_to_string(home.join(SEEN)).is_ok_and(|text| text == seen) && owned(&home.join(SEEN)).is_ok();
+    if trust == Trust::UnchangedSince && was_seen() {
         return Ok(Image { path, manifest });
     }
     let sha256 = digest(&mut file).map_err(unreadable)?;
@@ -291,7 +306,7 @@ mod tests {
         assert!(!home.join(SEEN).exists(), "too fresh to be remembered");
         for _ in 0..2 {
             let later = SystemTime::now() + 2 * SETTLED;
-            assert_eq!(load_at(dir.path(), "default", later).unwrap().path, home.join(ROOTFS));
+            assert_eq!(load_at(dir.path(), "default", later, Trust::UnchangedSince).unwrap().path, home.join(ROOTFS));
             assert!(home.join(SEEN).exists());
         }
         assert_eq!(names(dir.path()).unwrap(), ["default"]);
@@ -301,7 +316,7 @@ mod tests {
     fn a_changed_file_is_reported_even_after_it_was_once_verified() {
         let dir = tempfile::tempdir().unwrap();
         let home = image(dir.path(), "default", b"content");
-        load_at(dir.path(), "default", SystemTime::now() + 2 * SETTLED).unwrap();
+        load_at(dir.path(), "default", SystemTime::now() + 2 * SETTLED, Trust::UnchangedSince).unwrap();
         assert!(home.join(SEEN).exists());
         let before = fs::metadata(home.join(ROOTFS)).unwrap();
         let deadline = SystemTime::now() + SETTLED;

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use clap::{
+    Arg, ArgMatches, Args, Command, FromArgMatches,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 
 use crate::settings::{
     keys::{KEYS, Key},
@@ -15,8 +18,13 @@ pub(crate) struct ConfigFlag {
     /// Configuration file (TOML).
     ///
     /// Without it the first of /etc/enclave/enclave.toml and $XDG_CONFIG_HOME/enclave/enclave.toml that exists is read.
-    #[arg(long, value_name = "FILE", env = "ENCLAVE_CONFIG", global = true)]
+    #[arg(long, value_name = "FILE", env = "ENCLAVE_CONFIG", global = true, value_parser = possibly_empty())]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// A path, or nothing: an empty variable counts as not set.
+fn possibly_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// A flag for every key.

@@ -65,7 +65,8 @@ impl Layers {
     /// What a server is configured with: the file at `config`, or else the first of the usual places, then the
     /// environment, then the flags.
     pub(crate) fn load(config: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
-        let file = match config {
+        // An empty variable counts as not set.
+        let file = match config.filter(|path| !path.as_os_str().is_empty()) {
             Some(path) => Some(path.to_owned()),
             None => usual_places().into_iter().find(|path| path.exists()),
         };

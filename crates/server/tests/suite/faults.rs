@@ -88,7 +88,7 @@ async fn killed_at_twenty_moments(backend: &str) {
         sandboxes.extend(named.map(|event| event.data["sandbox"].as_str().unwrap().to_owned()));
     }
     assert!(!sandboxes.is_empty());
-    assert_eq!(residue::search(&sandboxes), Vec::<String>::new());
+    assert_eq!(residue::search(&sandboxes, &server.data), Vec::<String>::new());
     // Sandboxes that died before anybody had recorded their names leave nothing either.
     let groups = server.groups();
     assert_eq!(groups.is_empty(), backend == "simulator", "{groups:?}");

@@ -19,7 +19,10 @@ use client::Client;
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use crate::server::{Server, backends};
+use crate::{
+    residue,
+    server::{Server, backends},
+};
 use wire::{AuditType, CreateSession, Language, Outcome, Phase, Session, SessionResult};
 
 /// Sessions at once: enough to be neighbours to one another.
@@ -67,7 +70,8 @@ impl Case {
         case
     }
 
-    async fn run(&self, client: &Client) -> Result<(), String> {
+    /// Gives the names of its sandboxes.
+    async fn run(&self, client: &Client) -> Result<Vec<String>, String> {
         let request = CreateSession {
             code: Some(self.code.clone()),
             language: self.language,
@@ -116,8 +120,8 @@ async fn torn_down(client: &Client, id: wire::SessionId) -> Result<Session, Stri
     }
 }
 
-/// The audit trail tells the story, from the creation to the end, once each.
-async fn trail(client: &Client, session: &Session) -> Result<(), String> {
+/// The audit trail tells the story, from the creation to the end, once each. Gives the sandboxes that it names.
+async fn trail(client: &Client, session: &Session) -> Result<Vec<String>, String> {
     let page = client.audit(session.id, None).await.map_err(|error| error.to_string())?;
     let kinds: Vec<_> = page.items.iter().map(|event| event.kind).collect();
     let ended = match session.outcome {
@@ -132,7 +136,11 @@ async fn trail(client: &Client, session: &Session) -> Result<(), String> {
         AuditType::ResultCollected,
         AuditType::SessionTornDown,
     ];
-    if kinds == story { Ok(()) } else { Err(format!("the audit trail reads {kinds:?}")) }
+    if kinds != story {
+        return Err(format!("the audit trail reads {kinds:?}"));
+    }
+    let name = |event: &wire::AuditEvent| event.data.get("sandbox").and_then(Value::as_str).map(ToOwned::to_owned);
+    Ok(page.items.iter().filter_map(name).collect())
 }
 
 fn cases() -> Vec<Case> {
@@ -153,16 +161,20 @@ async fn suite(backend: &str) {
     let client = server.client();
     let cases = cases();
     assert!(cases.len() >= 35, "only {} hostile programs were found", cases.len());
-    let failures: Vec<String> = stream::iter(&cases)
+    let ran: Vec<Result<Vec<String>, String>> = stream::iter(&cases)
         .map(|case| {
             let client = client.clone();
-            async move { case.run(&client).await.err().map(|error| format!("{}: {error}", case.name)) }
+            async move { case.run(&client).await.map_err(|error| format!("{}: {error}", case.name)) }
         })
         .buffer_unordered(AT_ONCE)
-        .filter_map(std::future::ready)
         .collect()
         .await;
-    assert!(failures.is_empty(), "{} of {} on {backend}:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    let failures: Vec<&String> = ran.iter().filter_map(|ran| ran.as_ref().err()).collect();
+    assert!(failures.is_empty(), "{} of {} on {backend}:\n{failures:#?}", failures.len(), cases.len());
+
+    let sandboxes: Vec<String> = ran.into_iter().filter_map(Result::ok).flatten().collect();
+    assert_eq!(sandboxes.len(), cases.len(), "each had one sandbox");
+    assert_eq!(residue::search(&sandboxes, &server.data), Vec::<String>::new());
 
     let honest =
         CreateSession { code: Some("# sim: result 42\nenclave.result(42)".into()), ..CreateSession::default() };

