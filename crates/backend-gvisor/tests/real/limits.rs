@@ -10,6 +10,8 @@ use crate::support::{Ended, MIB, host, node, python};
 fn exceeded(ended: &Ended) -> Option<SandboxLimit> {
     match ended.termination {
         Some(Termination::Exceeded(limit)) => Some(limit),
+        // Whoever met the full disk may have gone before the host looked.
+        _ if ended.seen.exceeded.contains(&GuestLimit::Disk) => Some(SandboxLimit::Disk),
         _ => ended.observation.exceeded,
     }
 }

@@ -42,8 +42,8 @@ pub(super) async fn memory_over_the_limit_ends_it(context: Context) -> Checked {
     let ended = context.run(BALLOON, limits).await?;
     ended_by(&ended, SandboxLimit::Memory, "inflating\n")?;
     let peak = ended.observation.usage.memory_peak_bytes;
-    // The peak is read off the host's accounting, which may count a little above what it lets through.
-    ensure!((96 * MIB..=224 * MIB).contains(&peak), "the peak was {peak}");
+    // The peak is read off the host's accounting, and what the sandbox itself needs may come on top of the limit.
+    ensure!((96 * MIB..=256 * MIB).contains(&peak), "the peak was {peak}");
     Ok(())
 }
 
@@ -58,7 +58,11 @@ pub(super) async fn cpu_time_over_the_limit_ends_it(context: Context) -> Checked
 
 pub(super) async fn files_over_the_limit_end_it(context: Context) -> Checked {
     let limits = Limits { disk_bytes: 16 * MIB, ..context.limits() };
-    ended_by(&context.run(FILLER, limits).await?, SandboxLimit::Disk, "filling\n")
+    let ended = context.run(FILLER, limits).await?;
+    // Whoever met the full disk may have gone before the host looked: then the runner has said so.
+    ensure!(ended.limit() == Some(SandboxLimit::Disk), "{ended:?}");
+    ensure!(ended.seen.stdout == b"filling\n", "{ended:?}");
+    Ok(())
 }
 
 /// The backend ended it, and what the program had written before is not lost.
