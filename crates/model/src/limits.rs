@@ -9,7 +9,8 @@ const MIB: u64 = 1024 * 1024;
 pub struct Limits {
     /// CPU rate in thousandths of a core; more is throttled.
     pub cpu_millis: u32,
-    /// CPU time in milliseconds over all processes, user and system; unbounded when none.
+    /// CPU time in milliseconds over all processes, user and system; unbounded when none. As a maximum below the ceiling
+    /// it also bounds sessions that ask for nothing.
     pub cpu_time_ms: Option<u64>,
     /// Memory in bytes, page cache and shared memory included.
     pub memory_bytes: u64,
@@ -77,6 +78,8 @@ impl Limits {
         let cpu_time_max = maxima.cpu_time_ms.unwrap_or(u64::MAX);
         let cpu_time_ms =
             asked.cpu_time_ms.map(|ms| number("cpuTimeMs", Some(ms), ms, FLOOR.cpu_time_ms.unwrap_or(0), cpu_time_max));
+        // The default is no limit, which a deployment that has lowered the maximum does not give.
+        let cpu_time_ms = cpu_time_ms.or(maxima.cpu_time_ms.filter(|max| Some(*max) < CEILING.cpu_time_ms));
         let memory_bytes =
             number("memoryBytes", asked.memory_bytes, defaults.memory_bytes, FLOOR.memory_bytes, maxima.memory_bytes);
         let wall_clock_ms = number(
@@ -156,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_deployment_with_low_maxima_lowers_the_defaults_too() {
-        let maxima = Limits { memory_bytes: 64 * MIB, wall_clock_ms: 1000, ..CEILING };
+        let maxima = Limits { memory_bytes: 64 * MIB, wall_clock_ms: 1000, cpu_time_ms: Some(500), ..CEILING };
         let limits = Limits::decide(&wire::Limits::default(), &maxima, &mut Vec::new());
-        assert_eq!((limits.memory_bytes, limits.wall_clock_ms), (64 * MIB, 1000));
+        assert_eq!((limits.memory_bytes, limits.wall_clock_ms, limits.cpu_time_ms), (64 * MIB, 1000, Some(500)));
     }
 
     #[test]

@@ -154,7 +154,8 @@ pub(crate) const KEYS: &[Key] = &[
         section: MAXIMA,
         value: "DURATION",
         default: Text("24h"),
-        help: "Highest limits.cpuTimeMs.",
+        help: "Highest limits.cpuTimeMs. A session that asks for nothing is unbounded; if this is less than 24h, it gets \
+               this.",
     },
     Key {
         name: "max_memory",
