@@ -64,13 +64,18 @@ pub(crate) async fn prepare(inner: &Arc<Inner>, shape: &Shape) -> Result<Prepare
     });
     match booted {
         Ok(channel) => Ok(Prepared { id, channel, shape: shape.clone() }),
-        Err(error) => {
-            // What cannot be removed now is still listed.
-            if let Err(error) = inner.destroy(&id).await {
-                tracing::warn!(sandbox = %id, %error, "a sandbox that did not boot is left");
+        // What cannot be removed now is still listed, and the caller is told its name.
+        Err(error) => Err(match inner.destroy(&id).await {
+            Ok(residue) if residue.is_none() => error,
+            Ok(residue) => {
+                tracing::warn!(sandbox = %id, residue = ?residue.0, "a sandbox that did not boot left something");
+                error.leaving(id)
             }
-            Err(error)
-        }
+            Err(failed) => {
+                tracing::warn!(sandbox = %id, error = %failed, "a sandbox that did not boot is left");
+                error.leaving(id)
+            }
+        }),
     }
 }
 

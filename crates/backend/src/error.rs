@@ -25,6 +25,31 @@ pub enum PrepareError {
     /// The sandbox ended before its runner was connected.
     #[error("sandbox ended while it booted: {0}")]
     Died(String),
+    /// It failed, and what had been made of it could not be removed.
+    #[error("sandbox {id} did not boot, and something of it is left")]
+    Left {
+        /// What to destroy.
+        id: SandboxId,
+        /// Why it failed.
+        #[source]
+        source: Box<PrepareError>,
+    },
+}
+
+impl PrepareError {
+    /// The same failure, of a sandbox that still has to be destroyed.
+    #[must_use]
+    pub fn leaving(self, id: SandboxId) -> Self {
+        Self::Left { id, source: Box::new(self) }
+    }
+
+    /// The sandbox that still has to be destroyed.
+    pub fn left(&self) -> Option<&SandboxId> {
+        match self {
+            Self::Left { id, .. } => Some(id),
+            Self::NoImage(_) | Self::Setup { .. } | Self::Handshake(_) | Self::Died(_) => None,
+        }
+    }
 }
 
 /// Why a session's limits could not be put into force.

@@ -30,7 +30,8 @@ pub trait SessionBackend: Send + Sync + 'static {
     /// What is enforced, and by what. Constant for the life of the backend.
     fn capabilities(&self) -> &Capabilities;
 
-    /// Boots a sandbox that belongs to nobody yet; its runner is connected and has said hello.
+    /// Boots a sandbox that belongs to nobody yet; its runner is connected and has said hello. A failure that leaves
+    /// something says so, with its name ([`PrepareError::Left`]).
     async fn prepare(&self, shape: &Shape) -> Result<Prepared, PrepareError>;
 
     /// Puts a session's limits into force on a prepared sandbox. After this, [`protocol::HostFrame::Start`] may be sent.

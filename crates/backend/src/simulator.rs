@@ -166,8 +166,10 @@ impl SessionBackend for Simulator {
         match self.boot(&sandbox, shape.language).await {
             Ok(channel) => Ok(Prepared { id, channel, shape: shape.clone() }),
             Err(error) => {
-                // The caller never learns its name.
                 sandbox.kill(Termination::Killed);
+                if self.config.failures.leaves_residue() {
+                    return Err(error.leaving(id));
+                }
                 self.sandboxes().remove(&id);
                 Err(error)
             }

@@ -131,6 +131,19 @@ async fn residue_is_reported_as_often_as_ordered_while_the_sandbox_stays_listed(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_boot_that_leaves_something_says_of_which_sandbox() {
+    let (simulator, failures) = simulator();
+    failures.fail_next(Step::Handshake, 1);
+    failures.residue_next(1);
+    let refused = simulator.prepare(&shape()).await.unwrap_err();
+    let left = refused.left().unwrap();
+    assert!(matches!(&refused, PrepareError::Left { source, .. } if matches!(**source, PrepareError::Handshake(_))));
+    assert_eq!(simulator.list().await.unwrap(), std::slice::from_ref(left));
+    assert!(simulator.destroy(left).await.unwrap().is_none());
+    assert_eq!(simulator.list().await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_runner_dies_after_exactly_so_many_frames() {
     let (simulator, failures) = simulator();
     failures.die_after_frames(0);

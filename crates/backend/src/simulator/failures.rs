@@ -51,7 +51,8 @@ impl FailurePlan {
         self.plan().ordered[step as usize].1 += 1;
     }
 
-    /// The next `times` removals of a sandbox that exists end its processes, but report that something is left.
+    /// The next `times` removals of a sandbox that exists, also after a failed boot, end its processes, but report that
+    /// something is left.
     pub fn residue_next(&self, times: u32) {
         self.plan().residues = times;
     }
