@@ -63,6 +63,7 @@ macro_rules! conformance {
             idempotency:
                 the_same_request_gets_the_session_that_it_made,
                 another_request_with_the_same_key_is_a_conflict,
+                what_a_key_has_made_is_found_without_a_write,
                 a_key_belongs_to_one_org,
                 concurrent_creations_with_one_key_make_one_session,
                 an_old_key_is_forgotten_and_a_young_one_is_kept;

@@ -45,6 +45,9 @@ pub trait Tenant: Send + Sync {
     /// request with the same key made.
     async fn create_session(&self, new: NewSession) -> Result<Created, CreateError>;
 
+    /// The session that an earlier request with this idempotency key made, if there was one. Writes nothing.
+    async fn repeated(&self, idempotency: &Idempotency) -> Result<Option<Session>, CreateError>;
+
     /// Records a session's new state, its result and outbox messages if there are any, and the audit events of the
     /// change, which come back sealed.
     async fn update_session(&self, update: Update) -> Result<Vec<AuditEvent>, UpdateError>;

@@ -25,8 +25,8 @@ use sqlx::{
 use wire::{AuditEvent, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp};
 
 use crate::{
-    AuditFilter, CreateError, Created, KeyRecord, NewSession, OpenError, Org, SessionFilter, Store, StoreError, System,
-    Tenant, Unfinished, Update, UpdateError,
+    AuditFilter, CreateError, Created, Idempotency, KeyRecord, NewSession, OpenError, Org, SessionFilter, Store,
+    StoreError, System, Tenant, Unfinished, Update, UpdateError,
 };
 use write::{Operation, Writer};
 
@@ -158,6 +158,10 @@ impl Tenant for SqliteTenant {
     async fn create_session(&self, new: NewSession) -> Result<Created, CreateError> {
         let org = self.org;
         self.store.write(|reply| Operation::Create { org, new: Box::new(new), reply }).await?
+    }
+
+    async fn repeated(&self, idempotency: &Idempotency) -> Result<Option<Session>, CreateError> {
+        read::repeated(self.store.readers()?, self.org, idempotency).await
     }
 
     async fn update_session(&self, update: Update) -> Result<Vec<AuditEvent>, UpdateError> {

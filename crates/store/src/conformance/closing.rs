@@ -7,7 +7,7 @@ use super::{
     Subject,
     support::{World, draft, key, key_draft, new, now, org_id, update},
 };
-use crate::{AuditFilter, CreateError, SessionFilter, StoreError, UpdateError, verify};
+use crate::{AuditFilter, CreateError, Idempotency, SessionFilter, StoreError, UpdateError, verify};
 
 pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
     let world = World::new(subject).await;
@@ -20,6 +20,8 @@ pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
 
     let (tenant, system) = (world.store.tenant(world.org), &world.system);
     assert!(matches!(tenant.create_session(new(&world.session())).await, Err(CreateError::Store(StoreError::Closed))));
+    let repeat = Idempotency { key: "key".to_owned(), request_digest: "digest".to_owned() };
+    assert!(matches!(tenant.repeated(&repeat).await, Err(CreateError::Store(StoreError::Closed))));
     let late = tenant.update_session(update(&session, Phase::Running)).await;
     assert!(matches!(late, Err(UpdateError::Store(StoreError::Closed))), "{late:?}");
     assert!(matches!(tenant.session(session.id).await, Err(StoreError::Closed)));

@@ -11,9 +11,12 @@ use super::{
 };
 use crate::{CreateError, Created, Idempotency, NewSession};
 
+fn idempotency(key: &str, digest: &str) -> Idempotency {
+    Idempotency { key: key.to_owned(), request_digest: digest.to_owned() }
+}
+
 fn keyed(session: &Session, key: &str, digest: &str) -> NewSession {
-    let idempotency = Idempotency { key: key.to_owned(), request_digest: digest.to_owned() };
-    NewSession { idempotency: Some(idempotency), ..new(session) }
+    NewSession { idempotency: Some(idempotency(key, digest)), ..new(session) }
 }
 
 async fn create(world: &World, key: &str, digest: &str) -> (Session, Result<Created, CreateError>) {
@@ -41,6 +44,21 @@ pub async fn another_request_with_the_same_key_is_a_conflict(subject: &dyn Subje
     assert!(matches!(created, Err(CreateError::IdempotencyConflict)), "{created:?}");
     assert_eq!(world.tenant.session(second.id).await.expect("a read"), None);
     assert_eq!(world.verified().await, 1);
+}
+
+pub async fn what_a_key_has_made_is_found_without_a_write(subject: &dyn Subject) {
+    let (world, other) = (World::new(subject).await, World::new(subject).await);
+    let none = world.tenant.repeated(&idempotency("key", "digest")).await;
+    assert!(matches!(none, Ok(None)), "{none:?}");
+    let first = create(&world, "key", "digest").await.0;
+    let first = world.moved(&first, Phase::Running).await;
+    let found = world.tenant.repeated(&idempotency("key", "digest")).await;
+    assert_eq!(found.expect("a read"), Some(first), "as it is now");
+    let conflict = world.tenant.repeated(&idempotency("key", "another digest")).await;
+    assert!(matches!(conflict, Err(CreateError::IdempotencyConflict)), "{conflict:?}");
+    let theirs = other.tenant.repeated(&idempotency("key", "digest")).await;
+    assert!(matches!(theirs, Ok(None)), "{theirs:?}");
+    assert_eq!((world.verified().await, other.verified().await), (2, 0));
 }
 
 pub async fn a_key_belongs_to_one_org(subject: &dyn Subject) {

@@ -41,6 +41,8 @@ pub async fn no_read_reaches_another_orgs_rows(subject: &dyn Subject) {
     let tenant = &thief.tenant;
     assert_eq!(tenant.session(victim.session.id).await.expect("a read"), None);
     assert_eq!(tenant.result(victim.session.id).await.expect("a read"), None);
+    let idempotency = Idempotency { key: "key".to_owned(), request_digest: "digest".to_owned() };
+    assert_eq!(tenant.repeated(&idempotency).await.expect("a read"), None);
     for filter in [
         SessionFilter { limit: 10, ..SessionFilter::default() },
         SessionFilter { limit: 10, phase: Some(Phase::Succeeded), ..SessionFilter::default() },

@@ -6,7 +6,9 @@ use sha2::{Digest, Sha256};
 use sqlx::{Row, SqlitePool};
 use wire::{AuditEvent, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
 
-use crate::{AuditFilter, KeyRecord, Org, SessionFilter, StoreError, Unfinished, sqlite::row};
+use crate::{
+    AuditFilter, CreateError, Idempotency, KeyRecord, Org, SessionFilter, StoreError, Unfinished, sqlite::row,
+};
 
 const CURSOR: &str = "sessions/1";
 /// Bytes of digest in a cursor: enough that no damaged one passes. A forged one would only name another place in the
@@ -20,6 +22,27 @@ pub(super) async fn session(pool: &SqlitePool, org: OrgId, id: SessionId) -> Res
         .fetch_optional(pool)
         .await?;
     found.map(|found| row::json(&found, 0, "sessions")).transpose()
+}
+
+pub(super) async fn repeated(
+    pool: &SqlitePool,
+    org: OrgId,
+    idempotency: &Idempotency,
+) -> Result<Option<Session>, CreateError> {
+    let earlier = sqlx::query(
+        "SELECT s.body, i.digest FROM idempotency i JOIN sessions s ON s.org_id = i.org_id AND s.id = i.session_id \
+         WHERE i.org_id = ? AND i.key = ?",
+    )
+    .bind(org.to_string())
+    .bind(&idempotency.key)
+    .fetch_optional(pool)
+    .await
+    .map_err(StoreError::from)?;
+    let Some(earlier) = earlier else { return Ok(None) };
+    if earlier.try_get::<String, _>(1).map_err(StoreError::from)? != idempotency.request_digest {
+        return Err(CreateError::IdempotencyConflict);
+    }
+    Ok(Some(row::json(&earlier, 0, "sessions")?))
 }
 
 pub(super) async fn result(pool: &SqlitePool, org: OrgId, id: SessionId) -> Result<Option<SessionResult>, StoreError> {
