@@ -30,6 +30,12 @@ pub struct Config {
     pub orphan_patience: Duration,
     /// How often the reaper looks for orphans, and tries again to remove residue.
     pub reap_interval: Duration,
+    /// How long a sandbox may take until its session's limits are in force.
+    pub boot_patience: Duration,
+    /// How long any other call to a backend may take.
+    pub call_patience: Duration,
+    /// How long the removal of everything is tried again, before the first session and after the last.
+    pub sweep_patience: Duration,
 }
 
 impl Default for Config {
@@ -42,6 +48,11 @@ impl Default for Config {
             replay_bytes: 64 * 1024 * 1024,
             orphan_patience: Duration::from_mins(2),
             reap_interval: Duration::from_secs(5),
+            // gVisor itself gives up a boot after 10 seconds, takes as long to see its end, and 20 to remove what is left.
+            boot_patience: Duration::from_mins(1),
+            // Its longest call is the removal, with 20 seconds.
+            call_patience: Duration::from_secs(25),
+            sweep_patience: Duration::from_secs(10),
         }
     }
 }

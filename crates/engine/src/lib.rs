@@ -9,6 +9,7 @@
 
 mod admission;
 mod auth;
+mod calls;
 mod clock;
 mod config;
 mod create;
@@ -105,20 +106,23 @@ impl Engine {
             deadline: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
-        recovery::recover(&inner).await?;
-        tokio::spawn(reaper::run(Arc::clone(&inner)));
+        let owed = recovery::recover(&inner).await?;
+        tokio::spawn(reaper::run(Arc::clone(&inner), owed));
         Ok(Self { inner })
     }
 
     /// Stops admitting, lets what runs finish for at most `patience`, ends the rest, reclaims everything, and closes the
-    /// store. Idempotent.
+    /// store. What does not end even then is left to the next start. Idempotent.
     pub async fn shutdown(&self, patience: Duration) {
         let inner = &self.inner;
         inner.draining.cancel();
         inner.drivers.close();
         if tokio::time::timeout(patience, inner.drivers.wait()).await.is_err() {
             inner.deadline.cancel();
-            inner.drivers.wait().await;
+            // A kill and a removal, each as late as it may be.
+            if tokio::time::timeout(2 * inner.config.call_patience, inner.drivers.wait()).await.is_err() {
+                tracing::error!(sessions = inner.drivers.len(), "sessions that do not end are left");
+            }
         }
         inner.stopped.cancel();
         reaper::sweep_all(inner).await;

@@ -115,7 +115,7 @@ impl Engine {
             backends.push(ReadyBackend {
                 name: capabilities.name.to_owned(),
                 isolation: capabilities.isolation,
-                reachable: backend.list().await.is_ok(),
+                reachable: self.inner.list(backend.as_ref()).await.is_ok(),
             });
         }
         let reason = if self.is_draining() {

@@ -1,4 +1,5 @@
-//! The reaper: removes sandboxes that no driver owns, and forgets old idempotency keys.
+//! The reaper: removes sandboxes that no driver owns, records what an earlier process owed as torn down once it is, and
+//! forgets old idempotency keys.
 //!
 //! A sandbox is an orphan when nobody owns it for longer than a boot can take: a driver learns the name of its sandbox
 //! only when `prepare` returns, so a young one without an owner may just be booting.
@@ -13,12 +14,15 @@ use backend::{SandboxId, SessionBackend};
 use tokio::time::{Instant, interval};
 use wire::Timestamp;
 
-use crate::Inner;
+use crate::{
+    Inner,
+    recovery::{self, Owed},
+};
 
 /// How long an `Idempotency-Key` is honoured.
 const IDEMPOTENCY_MS: i64 = 24 * 3_600_000;
-/// Tries to remove a sandbox when there is no time left to come again.
-const LAST_TRIES: u32 = 20;
+/// First and longest pause between tries to remove a sandbox when there is no time left to come again.
+const SWEEP_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Which sandboxes have an owner.
 #[derive(Debug, Default)]
@@ -37,15 +41,17 @@ impl Reaper {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    fn is_owned(&self, id: &SandboxId) -> bool {
+    /// Whether a driver has it.
+    pub(crate) fn is_owned(&self, id: &SandboxId) -> bool {
         self.owned.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 }
 
-/// Runs until the engine stops.
-pub(crate) async fn run(inner: Arc<Inner>) {
+/// Runs until the engine stops. `owed` is what recovery could not finish.
+pub(crate) async fn run(inner: Arc<Inner>, mut owed: Vec<Owed>) {
     let mut ticks = interval(inner.config.reap_interval);
-    let mut seen: HashMap<SandboxId, Instant> = HashMap::new();
+    // By backend: one that does not answer for once keeps the ages of its orphans.
+    let mut seen: HashMap<&'static str, HashMap<SandboxId, Instant>> = HashMap::new();
     loop {
         tokio::select! {
             () = inner.stopped.cancelled() => return,
@@ -53,19 +59,30 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         metrics::gauge!("enclave_sessions_held").set(inner.slots.taken() as f64);
-        let mut unowned = HashMap::new();
         for backend in &inner.backends {
-            let Ok(ids) = backend.list().await else { continue };
-            for id in ids.into_iter().filter(|id| !inner.reaper.is_owned(id)) {
-                let since = seen.get(&id).copied().unwrap_or_else(Instant::now);
-                if since.elapsed() >= inner.config.orphan_patience {
-                    tracing::warn!(sandbox = %id, "removing an orphan");
-                    destroy(backend.as_ref(), &id, 1).await;
-                }
-                unowned.insert(id, since);
-            }
+            let name = backend.capabilities().name;
+            let Ok(ids) = inner.list(backend.as_ref()).await else { continue };
+            owed = recovery::settle(&inner, owed, name, &ids).await;
+            let before = seen.remove(name).unwrap_or_default();
+            let unowned: HashMap<_, _> = ids
+                .into_iter()
+                .filter(|id| !inner.reaper.is_owned(id))
+                .map(|id| {
+                    let since = before.get(&id).copied().unwrap_or_else(Instant::now);
+                    (id, since)
+                })
+                .collect();
+            // What an earlier process left is not booting.
+            let is_orphan = |(id, since): &(&SandboxId, &Instant)| {
+                since.elapsed() >= inner.config.orphan_patience || owed.iter().any(|owed| owed.waits_for(id))
+            };
+            let removals = unowned.iter().filter(is_orphan).map(|(id, _)| {
+                tracing::warn!(sandbox = %id, "removing an orphan");
+                destroy(&inner, backend.as_ref(), id, Instant::now())
+            });
+            futures::future::join_all(removals).await;
+            seen.insert(name, unowned);
         }
-        seen = unowned;
         let before = Timestamp::from_millis(inner.clock.now().as_millis() - IDEMPOTENCY_MS);
         if let Err(error) = inner.store.system().forget_idempotency(before).await {
             tracing::warn!(%error, "old idempotency keys stay");
@@ -76,9 +93,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 /// Removes everything on every backend, whoever owns it: before the first session, and after the last.
 pub(crate) async fn sweep_all(inner: &Inner) {
     for backend in &inner.backends {
-        match backend.list().await {
+        match inner.list(backend.as_ref()).await {
             Ok(ids) => {
-                let removals = ids.iter().map(|id| destroy(backend.as_ref(), id, LAST_TRIES));
+                let until = Instant::now() + inner.config.sweep_patience;
+                let removals = ids.iter().map(|id| destroy(inner, backend.as_ref(), id, until));
                 futures::future::join_all(removals).await;
             }
             Err(error) => tracing::error!(backend = backend.capabilities().name, %error, "cannot be swept"),
@@ -86,15 +104,19 @@ pub(crate) async fn sweep_all(inner: &Inner) {
     }
 }
 
-async fn destroy(backend: &dyn SessionBackend, id: &SandboxId, tries: u32) {
-    for attempt in 1..=tries {
-        match backend.destroy(id).await {
+/// Removes a sandbox, with further tries until the given time.
+async fn destroy(inner: &Inner, backend: &dyn SessionBackend, id: &SandboxId, until: Instant) {
+    let (mut pause, longest) = SWEEP_BACKOFF;
+    loop {
+        match inner.destroy(backend, id).await {
             Ok(residue) if residue.is_none() => return,
-            Ok(residue) => tracing::warn!(sandbox = %id, attempt, residue = ?residue.0, "residue"),
-            Err(error) => tracing::warn!(sandbox = %id, attempt, %error, "not destroyed"),
+            Ok(residue) => tracing::warn!(sandbox = %id, residue = ?residue.0, "residue"),
+            Err(error) => tracing::warn!(sandbox = %id, %error, "not destroyed"),
         }
-        if attempt < tries {
-            tokio::time::sleep(Duration::from_millis(50) * attempt).await;
+        if Instant::now() + pause > until {
+            return;
         }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
     }
 }

@@ -1,72 +1,148 @@
 //! Recovery: what an earlier process left is ended, told truthfully, and reclaimed before the first new session.
+//!
+//! A session counts as torn down when its own backend no longer lists its sandbox. One whose sandbox cannot be removed
+//! yet, or whose backend is not here, stays visibly reclaiming; the reaper goes on with the former.
 
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use backend::SandboxId;
 use model::{
     audit::Draft,
     phase::{Event, State, Verdict},
 };
 use store::{StoreError, Unfinished, Update, UpdateError};
-use wire::{AuditType, FaultCode, Usage};
+use wire::{AuditType, FaultCode, Session, SessionResult, Timestamp, Usage};
 
 use crate::{Inner, StartError, output::Tails, reaper, view};
 
-/// Ends every session that an earlier process did not, and removes every sandbox that it left.
-pub(crate) async fn recover(inner: &Inner) -> Result<(), StartError> {
+/// A session that has ended, and of whose sandbox something still stands.
+pub(crate) struct Owed {
+    session: Session,
+    /// Its sandbox; when its name was never recorded, everything that may be it.
+    sandboxes: Arc<HashSet<SandboxId>>,
+}
+
+impl Owed {
+    /// Whether this sandbox has to be gone first.
+    pub(crate) fn waits_for(&self, id: &SandboxId) -> bool {
+        self.sandboxes.contains(id)
+    }
+}
+
+/// What each backend still has.
+type Standing = HashMap<&'static str, HashSet<SandboxId>>;
+
+/// Ends every session that an earlier process did not, and removes every sandbox that it left. Gives the sessions that are
+/// not torn down yet.
+pub(crate) async fn recover(inner: &Inner) -> Result<Vec<Owed>, StartError> {
+    let mut standing = Standing::new();
     for backend in &inner.backends {
         let name = backend.capabilities().name;
-        let left = backend.list().await.map_err(|source| StartError::Recovery { name, source })?;
+        let left = inner.list(backend.as_ref()).await.map_err(|source| StartError::Recovery { name, source })?;
         if !left.is_empty() {
             tracing::warn!(backend = name, sandboxes = left.len(), "an earlier process left sandboxes; removing them");
         }
+        standing.insert(name, left.into_iter().collect());
     }
     reaper::sweep_all(inner).await;
-    let clean = all_clean(inner).await;
+    for backend in &inner.backends {
+        // One that does not answer now may still have all that it had.
+        if let Ok(left) = inner.list(backend.as_ref()).await {
+            standing.insert(backend.capabilities().name, left.into_iter().collect());
+        }
+    }
     let unfinished = inner.store.system().unfinished().await?;
     if !unfinished.is_empty() {
         tracing::warn!(sessions = unfinished.len(), "an earlier process left sessions; ending them");
     }
-    for session in unfinished {
-        end(inner, session, clean).await?;
-    }
-    Ok(())
-}
-
-/// Whether every backend says that nothing is left. If not, sessions stay visibly reclaiming and the next start, or the
-/// reaper's sweep, goes on.
-async fn all_clean(inner: &Inner) -> bool {
-    for backend in &inner.backends {
-        if !backend.list().await.is_ok_and(|left| left.is_empty()) {
-            return false;
+    let nameless = nameless(&standing, &unfinished);
+    let mut owed = Vec::new();
+    for Unfinished { session, sandbox } in unfinished {
+        let left = standing.get(session.backend.as_str()).map(|standing| match sandbox {
+            Some(name) => Arc::new(name.parse().ok().filter(|id| standing.contains(id)).into_iter().collect()),
+            None => nameless.get(session.backend.as_str()).map(Arc::clone).unwrap_or_default(),
+        });
+        let is_gone = left.as_ref().is_some_and(|left| left.is_empty());
+        let session = end(inner, session, is_gone).await?;
+        match left {
+            Some(sandboxes) if !is_gone => owed.push(Owed { session, sandboxes }),
+            Some(_) => {}
+            None => {
+                let (id, backend) = (session.id, &session.backend);
+                tracing::warn!(session = %id, backend, "its backend is not here; it is torn down when it comes back");
+            }
         }
     }
-    true
+    Ok(owed)
 }
 
-async fn end(inner: &Inner, unfinished: Unfinished, clean: bool) -> Result<(), StoreError> {
-    let Unfinished { mut session, .. } = unfinished;
-    let (id, now) = (session.id, inner.clock.now());
+/// What stands on each backend and is no session's by name. A sandbox is recorded with the start of its program, so one
+/// that was booting may be any session's that has none.
+fn nameless(standing: &Standing, unfinished: &[Unfinished]) -> HashMap<&'static str, Arc<HashSet<SandboxId>>> {
+    let named: HashSet<&str> = unfinished.iter().filter_map(|unfinished| unfinished.sandbox.as_deref()).collect();
+    let of = |ids: &HashSet<SandboxId>| ids.iter().filter(|id| !named.contains(id.as_str())).cloned().collect();
+    standing.iter().map(|(name, ids)| (*name, Arc::new(of(ids)))).collect()
+}
+
+/// Records as torn down what is owed on a backend and no longer listed by it. Gives what is still owed.
+pub(crate) async fn settle(inner: &Inner, owed: Vec<Owed>, backend: &str, listed: &[SandboxId]) -> Vec<Owed> {
+    let stands = |owed: &Owed| owed.session.backend != backend || listed.iter().any(|id| owed.waits_for(id));
+    let (mut owed, gone): (Vec<_>, Vec<_>) = owed.into_iter().partition(stands);
+    for one in gone {
+        let mut session = one.session.clone();
+        let mut drafts = Vec::new();
+        step(view::state_of(&session), &mut session, Event::Reclaimed, inner.clock.now(), &mut drafts);
+        if let Err(error) = write(inner, &session, None, drafts).await {
+            tracing::warn!(session = %session.id, %error, "torn down, and not recorded yet");
+            owed.push(one);
+        }
+    }
+    owed
+}
+
+/// Ends a session, if that has not been recorded, and records it as torn down if nothing is left of it.
+async fn end(inner: &Inner, mut session: Session, is_gone: bool) -> Result<Session, StoreError> {
+    let now = inner.clock.now();
     let mut state = view::state_of(&session);
     let (mut drafts, mut result) = (Vec::new(), None);
     if !matches!(state, State::Ended { .. }) {
         let detail = "the server was restarted while the session was under way; its output is lost";
         let verdict = Verdict::Faulted(view::fault(FaultCode::ServerRestarted, detail));
         result = Some(view::result(&session, &verdict, Usage::default(), None, Tails::default()));
-        state = step(state, id, Event::Ended(verdict), now, &mut drafts);
-        drafts.push(Draft::platform(now, AuditType::ResultCollected, id, serde_json::json!({ "bytes": 0 })));
+        state = step(state, &mut session, Event::Ended(verdict), now, &mut drafts);
+        let data = serde_json::json!({ "bytes": 0 });
+        drafts.push(Draft::platform(now, AuditType::ResultCollected, session.id, data));
     }
-    if clean {
-        state = step(state, id, Event::Reclaimed, now, &mut drafts);
+    if is_gone {
+        step(state, &mut session, Event::Reclaimed, now, &mut drafts);
     }
-    view::show(&state, &mut session);
-    let tenant = inner.store.tenant(session.org_id);
-    match tenant.update_session(Update { session, sandbox: None, result, drafts, outbox: Vec::new() }).await {
+    write(inner, &session, result, drafts).await?;
+    Ok(session)
+}
+
+fn step(state: State, session: &mut Session, event: Event, now: Timestamp, drafts: &mut Vec<Draft>) -> State {
+    let (state, draft) =
+        state.apply(session.id, event, now).expect("a state that is read back takes its end, then its reclaim");
+    drafts.push(draft);
+    view::show(&state, session);
+    state
+}
+
+async fn write(
+    inner: &Inner,
+    session: &Session,
+    result: Option<SessionResult>,
+    drafts: Vec<Draft>,
+) -> Result<(), StoreError> {
+    if drafts.is_empty() {
+        return Ok(());
+    }
+    let update = Update { session: session.clone(), sandbox: None, result, drafts, outbox: Vec::new() };
+    match inner.store.tenant(session.org_id).update_session(update).await {
         Ok(_) | Err(UpdateError::NotLive(_)) => Ok(()),
         Err(UpdateError::Store(error)) => Err(error),
     }
-}
-
-fn step(state: State, id: wire::SessionId, event: Event, now: wire::Timestamp, drafts: &mut Vec<Draft>) -> State {
-    let (state, draft) =
-        state.apply(id, event, now).expect("a state that is read back takes its end, then its reclaim");
-    drafts.push(draft);
-    state
 }
