@@ -30,6 +30,8 @@ impl Engine {
     /// Creates a session and starts it.
     pub async fn create(&self, caller: &Caller, asked: CreateRequest) -> Result<Session, CreateError> {
         let inner = &self.inner;
+        // Taken before the look: a shutdown that begins after it waits until the driver has been started.
+        let creating = inner.drivers.token();
         if inner.draining.is_cancelled() {
             return Err(CreateError::Draining);
         }
@@ -46,7 +48,14 @@ impl Engine {
             self.note_refused(caller, capabilities.name, &unenforceable).await?;
             return Err(CreateError::NotEnforceable { backend: capabilities.name, faults: unenforceable });
         }
-        let place = inner.slots.reserve()?;
+        let idempotency = asked
+            .idempotency
+            .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
+        let place = match inner.slots.reserve() {
+            Ok(place) => place,
+            // A repeat takes no place: its session has one, or has ended.
+            Err(busy) => return self.repeated(caller, idempotency).await?.ok_or(busy),
+        };
 
         let now = inner.clock.now();
         let session = view::pending(inner.ids.session(&inner.clock), caller, &spec, capabilities, now);
@@ -62,25 +71,37 @@ impl Engine {
             }),
         )
         .by(caller.subject.to_string());
-        let idempotency = asked
-            .idempotency
-            .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
         let new = NewSession { session: session.clone(), idempotency, drafts: vec![created] };
 
         // In a task of its own: a caller that goes away in the middle must not leave a session without its driver.
         let inner = Arc::clone(inner);
         let recorded = tokio::spawn(async move {
-            let events = match inner.store.tenant(session.org_id).create_session(new).await {
-                Ok(Created::New(events)) => events,
-                Ok(Created::Existing(existing)) => return Ok(*existing),
-                Err(store::CreateError::IdempotencyConflict) => return Err(CreateError::IdempotencyConflict),
-                Err(store::CreateError::Store(error)) => return Err(error.into()),
+            // Entered before: whoever finds it in the store finds it here too, to watch it and to end it.
+            let live = inner.registry.enter(&session);
+            let created = inner.store.tenant(session.org_id).create_session(new).await;
+            if !matches!(created, Ok(Created::New(_))) {
+                inner.registry.forget(session.id);
+            }
+            let events = match created? {
+                Created::New(events) => events,
+                Created::Existing(existing) => return Ok(*existing),
             };
             metrics::counter!("enclave_sessions_created_total", "backend" => session.backend.clone()).increment(1);
-            driver::start(&inner, backend, session.clone(), spec, place, events);
+            driver::start(&inner, backend, live, session.clone(), spec, place, events);
+            drop(creating);
             Ok(session)
         });
         recorded.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// The session that an earlier request with the same key made.
+    async fn repeated(
+        &self,
+        caller: &Caller,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Option<Session>, CreateError> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        Ok(self.inner.store.tenant(caller.org).repeated(&idempotency).await?)
     }
 
     fn backend_for(&self, spec: &SessionSpec) -> Result<Arc<dyn SessionBackend>, CreateError> {

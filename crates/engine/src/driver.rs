@@ -10,32 +10,33 @@
 //! before: nobody sees a state that a crash could take back.
 
 mod reclaim;
+mod record;
 mod supervise;
 
 use std::{sync::Arc, time::Duration};
 
 use backend::{SandboxId, SandboxSpec, SessionBackend, Shape};
 use model::{
-    audit::Draft,
-    phase::{Event, State, Verdict},
+    phase::{State, Verdict},
     session::SessionSpec,
 };
-use serde_json::json;
-use sha2::{Digest, Sha256};
-use store::{Update, UpdateError};
-use tokio::sync::OwnedSemaphorePermit;
-use wire::{AuditEvent, AuditType, End, FaultCode, PhaseChange, Session, SessionResult, StreamFrame};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::task::AbortOnDropHandle;
+use wire::{AuditEvent, FaultCode, Session};
 
 use crate::{
     Inner,
     admission::Place,
-    driver::supervise::Run,
-    live::{Live, Progress},
+    driver::{record::Unrecorded, supervise::Run},
+    live::Live,
     view,
 };
 
-/// First and longest pause between tries to write to a store that does not answer.
-const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How long the end of a session may wait to be recorded before its sandbox is killed for good.
+const RECORD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One session's owner.
 struct Driver {
@@ -47,16 +48,16 @@ struct Driver {
     spec: SessionSpec,
 }
 
-/// Enters the session and starts its driver. `events` are the audit events of its creation.
+/// Starts the session's driver. `events` are the audit events of its creation.
 pub(crate) fn start(
     inner: &Arc<Inner>,
     backend: Arc<dyn SessionBackend>,
+    live: Arc<Live>,
     session: Session,
     spec: SessionSpec,
     place: Place,
     events: Vec<AuditEvent>,
 ) {
-    let live = inner.registry.enter(&session);
     let driver = Driver { inner: Arc::clone(inner), backend, live, session, state: State::Pending, spec };
     driver.publish(events);
     inner.drivers.spawn(driver.run(place));
@@ -66,177 +67,162 @@ impl Driver {
     async fn run(mut self, place: Place) {
         let permit = match self.turn(&place).await {
             Ok(permit) => permit,
-            Err(verdict) => return self.end(Run::never(verdict), None).await,
+            Err(verdict) => return self.end(Run::never(verdict), Left::Nothing, None).await,
         };
         let (run, left) = match self.boot().await {
             Ok(sandbox) => {
                 let id = sandbox.id.clone();
-                (self.supervise(sandbox).await, Some(id))
+                (self.supervise(sandbox).await, Left::Sandbox(id))
             }
             Err(NotBooted { verdict, left }) => (Run::never(verdict), left),
         };
-        self.end(run, left.map(|id| (id, permit, place))).await;
+        self.end(run, left, Some((permit, place))).await;
     }
 
-    /// Finish, and reclaim what is left.
-    async fn end(&mut self, run: Run, left: Option<(SandboxId, OwnedSemaphorePermit, Place)>) {
-        self.finish(run).await;
-        match left {
-            Some((id, permit, place)) => self.reclaim(&id, permit, place).await,
-            None => self.torn_down().await,
+    /// Finish, and reclaim what is left. A session whose end is not recorded here is the next start's to end, and its
+    /// sandbox is removed all the same.
+    async fn end(&mut self, run: Run, left: Left, held: Option<Held>) {
+        // Whatever was reported of its end: nothing of it runs while the store is waited for.
+        let guard = left.sandbox().map(|id| self.guard(id, Instant::now() + RECORD_PATIENCE));
+        let finished = self.finish(run).await;
+        drop(guard);
+        let reclaimed = match &left {
+            Left::Nothing => Ok(Vec::new()),
+            Left::Sandbox(id) => self.reclaim(id, held).await,
+            Left::Unnamed => {
+                drop(held);
+                self.outlast_strays().await.map(|()| Vec::new())
+            }
+        };
+        let told = match (finished, reclaimed) {
+            (Ok(()), Ok(found)) => self.torn_down(found).await.is_ok(),
+            (Err(Unrecorded), _) | (_, Err(GaveUp)) => false,
+        };
+        if told {
+            self.inner.registry.finish(self.session.id);
+        } else {
+            self.inner.registry.forget(self.session.id);
         }
-        self.inner.registry.finish(self.session.id);
     }
 
     /// Waits in the queue.
     async fn turn(&self, place: &Place) -> Result<OwnedSemaphorePermit, Verdict> {
         tokio::select! {
-            permit = place.turn() => Ok(permit),
+            // In this order: a place that is free as well must not start what is to end.
+            biased;
             by = self.live.cancelled() => Err(Verdict::Cancelled { by }),
             () = self.inner.draining.cancelled() => Err(Verdict::Faulted(drained())),
+            permit = place.turn() => Ok(permit),
         }
     }
 
-    /// Makes the sandbox. It is never abandoned half made: a cancellation is looked at when it stands, so that there is
-    /// a name to destroy it by.
+    /// Makes the sandbox.
     async fn boot(&self) -> Result<backend::Sandbox, NotBooted> {
         let shape = Shape {
             image: self.session.image.clone(),
             language: self.spec.language,
             disk_bytes: self.spec.limits.disk_bytes,
         };
-        let began = tokio::time::Instant::now();
-        let prepared = self.backend.prepare(&shape).await.map_err(|error| {
-            self.log_failure("prepare", &error);
-            let detail = "the sandbox could not be made ready";
-            NotBooted { verdict: Verdict::Faulted(view::fault(FaultCode::SandboxFailed, detail)), left: None }
-        })?;
+        let began = Instant::now();
+        let prepared = tokio::select! {
+            biased;
+            prepared = self.backend.prepare(&shape) => prepared.map_err(|error| {
+                self.log_failure("prepare", &error);
+                let left = error.left().map_or(Left::Nothing, |id| {
+                    self.inner.reaper.own(id);
+                    Left::Sandbox(id.clone())
+                });
+                NotBooted { verdict: failed("the sandbox could not be made ready"), left }
+            })?,
+            verdict = self.given_up() => return Err(NotBooted { verdict, left: Left::Unnamed }),
+        };
         let id = prepared.id.clone();
         self.inner.reaper.own(&id);
         let spec = SandboxSpec { limits: self.spec.limits };
-        let sandbox = self.backend.assign(prepared, &spec).await.map_err(|error| {
-            self.log_failure("assign", &error);
-            let detail = "the session's limits could not be put into force";
-            NotBooted { verdict: Verdict::Faulted(view::fault(FaultCode::SandboxFailed, detail)), left: Some(id) }
-        })?;
+        let sandbox = tokio::select! {
+            biased;
+            assigned = self.backend.assign(prepared, &spec) => assigned.map_err(|error| {
+                self.log_failure("assign", &error);
+                let verdict = failed("the session's limits could not be put into force");
+                NotBooted { verdict, left: Left::Sandbox(id) }
+            })?,
+            verdict = self.given_up() => return Err(NotBooted { verdict, left: Left::Sandbox(id.clone()) }),
+        };
         metrics::histogram!("enclave_sandbox_boot_seconds", "backend" => self.backend.capabilities().name)
             .record(began.elapsed().as_secs_f64());
         Ok(sandbox)
     }
 
-    /// Records the end, with the result, in one transaction.
-    async fn finish(&mut self, run: Run) {
-        let result = view::result(&self.session, &run.verdict, run.usage, run.given, run.tails);
-        let now = self.inner.clock.now();
-        let (state, ended) = self
-            .state
-            .clone()
-            .apply(self.session.id, Event::Ended(run.verdict), now)
-            .expect("a driver ends its session once, and before it reclaims it");
-        let collected = match &result.result {
-            Some(value) => {
-                let text = value.to_string();
-                json!({ "bytes": text.len(), "sha256": hex::encode(Sha256::digest(text.as_bytes())) })
-            }
-            None => json!({ "bytes": 0 }),
+    /// Resolves when a boot has taken too long, by itself or for somebody who wants the session to end.
+    async fn given_up(&self) -> Verdict {
+        let config = &self.inner.config;
+        let verdict = tokio::select! {
+            () = sleep(config.boot_patience) => return failed("the sandbox was not ready in time"),
+            by = self.live.cancelled() => Verdict::Cancelled { by },
+            () = self.inner.deadline.cancelled() => Verdict::Faulted(drained()),
         };
-        let collected = Draft::platform(now, AuditType::ResultCollected, self.session.id, collected);
-        self.state = state;
-        self.session.usage = Some(run.usage);
-        let reason = result.kill_reason.map_or("none", wire::KillReason::as_str);
-        metrics::counter!("enclave_sessions_finished_total", "outcome" => word(result.outcome), "reason" => reason)
-            .increment(1);
-        self.record(vec![ended, collected], None, Some(result)).await;
+        // Most boots are done in a moment, and then there is a name to destroy the sandbox by.
+        sleep(config.call_patience).await;
+        verdict
     }
 
-    /// Records that nothing is left.
-    async fn torn_down(&mut self) {
-        let (state, draft) = self
-            .state
-            .clone()
-            .apply(self.session.id, Event::Reclaimed, self.inner.clock.now())
-            .expect("a driver reclaims after it has ended its session, once");
-        self.state = state;
-        self.record(vec![draft], None, None).await;
-        if let Some(outcome) = self.session.outcome {
-            self.live.hub.publish(&StreamFrame::End(End { outcome }));
-        }
-    }
-
-    /// Writes the present state and the audit events of the change, then publishes both. A store that does not answer is
-    /// waited for: the alternative would be to show something that was never recorded.
-    async fn record(&mut self, drafts: Vec<Draft>, sandbox: Option<&SandboxId>, result: Option<SessionResult>) {
-        view::show(&self.state, &mut self.session);
-        let tenant = self.inner.store.tenant(self.session.org_id);
-        let (mut pause, longest) = STORE_BACKOFF;
-        let events = loop {
-            let update = Update {
-                session: self.session.clone(),
-                sandbox: sandbox.map(ToString::to_string),
-                result: result.clone(),
-                drafts: drafts.clone(),
-                outbox: Vec::new(),
-            };
-            match tenant.update_session(update).await {
-                Ok(events) => break events,
-                Err(UpdateError::Store(error)) if !self.inner.deadline.is_cancelled() => {
-                    self.log_failure("record", &error);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(longest);
-                }
-                Err(error) => {
-                    self.log_failure("record", &error);
-                    break Vec::new();
-                }
+    /// Kills the sandbox while its driver waits for the store: at `until`, when somebody asks for the session's end, or at
+    /// the server's deadline. Until it is dropped.
+    fn guard(&self, id: &SandboxId, until: Instant) -> AbortOnDropHandle<()> {
+        let (inner, backend, live) = (Arc::clone(&self.inner), Arc::clone(&self.backend), Arc::clone(&self.live));
+        let id = id.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::select! {
+                () = sleep_until(until) => {}
+                _ = live.cancelled() => {}
+                () = inner.deadline.cancelled() => {}
             }
-        };
-        self.live.progress.send_modify(|progress| {
-            *progress = Progress {
-                session: Arc::new(self.session.clone()),
-                result: result.clone().map(Arc::new).or_else(|| progress.result.clone()),
-            };
-        });
-        self.publish(events);
-        if let Some(result) = result {
-            self.live.hub.publish(&StreamFrame::Result(Box::new(result)));
-        }
-    }
-
-    fn publish(&self, events: Vec<AuditEvent>) {
-        let ts = events.last().map_or_else(|| self.inner.clock.now(), |event| event.ts);
-        for event in events {
-            self.live.hub.publish(&StreamFrame::Audit(Box::new(event)));
-        }
-        self.live.hub.publish(&StreamFrame::Phase(PhaseChange {
-            phase: self.session.phase,
-            ts,
-            outcome: self.session.outcome,
-            kill_reason: self.session.kill_reason,
-        }));
+            if let Err(error) = inner.kill(backend.as_ref(), &id).await {
+                tracing::error!(sandbox = %id, error = &error as &dyn std::error::Error, "not killed");
+            }
+        }))
     }
 
     fn log_failure(&self, step: &'static str, error: &dyn std::error::Error) {
-        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        let causes: Vec<_> = std::iter::successors(error.source(), |cause| cause.source()).collect();
+        let cause = causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": ");
         tracing::error!(session = %self.session.id, step, cause, "{error}");
     }
 }
 
+/// What counts a session under the ceiling.
+type Held = (OwnedSemaphorePermit, Place);
+
+/// What is to be reclaimed of a session.
+enum Left {
+    Nothing,
+    Sandbox(SandboxId),
+    /// Whatever a boot had made when it was given up; its name is not known.
+    Unnamed,
+}
+
+impl Left {
+    fn sandbox(&self) -> Option<&SandboxId> {
+        match self {
+            Self::Sandbox(id) => Some(id),
+            Self::Nothing | Self::Unnamed => None,
+        }
+    }
+}
+
+/// The server's deadline has passed with something left; the next start goes on from there.
+struct GaveUp;
+
 /// A session that never got to run.
 struct NotBooted {
     verdict: Verdict,
-    left: Option<SandboxId>,
+    left: Left,
+}
+
+fn failed(detail: &str) -> Verdict {
+    Verdict::Faulted(view::fault(FaultCode::SandboxFailed, detail))
 }
 
 fn drained() -> wire::SessionFault {
     view::fault(FaultCode::ServerDrained, "the server shut down before the session could finish")
-}
-
-fn word(outcome: wire::Outcome) -> &'static str {
-    match outcome {
-        wire::Outcome::Succeeded => "succeeded",
-        wire::Outcome::Failed => "failed",
-        wire::Outcome::Killed => "killed",
-        wire::Outcome::Cancelled => "cancelled",
-        wire::Outcome::Faulted => "faulted",
-    }
 }

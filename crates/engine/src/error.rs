@@ -74,6 +74,15 @@ pub enum CreateError {
     Store(#[from] StoreError),
 }
 
+impl From<store::CreateError> for CreateError {
+    fn from(error: store::CreateError) -> Self {
+        match error {
+            store::CreateError::IdempotencyConflict => Self::IdempotencyConflict,
+            store::CreateError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

@@ -125,6 +125,12 @@ impl Hub {
         self.last.send_replace(last);
     }
 
+    /// Ends every stream without an `end` frame: there is more to say, but not here.
+    pub(crate) fn close(&self) {
+        self.log().ended = true;
+        self.last.send_modify(|_| {});
+    }
+
     /// Drops all output that is held; readers that come later are told of the gap.
     pub(crate) fn drop_output(&self) {
         let mut log = self.log();

@@ -102,6 +102,13 @@ impl Registry {
         }
     }
 
+    /// Lets go of a session that is not told to its end here: readers turn to the store.
+    pub(crate) fn forget(&self, id: SessionId) {
+        if let Some(live) = self.held().sessions.remove(&id) {
+            live.hub.close();
+        }
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

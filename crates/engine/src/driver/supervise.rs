@@ -12,11 +12,14 @@ use backend::{
 };
 use model::phase::{Event, State, Verdict};
 use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use wire::{FaultCode, KillReason, StreamFrame, Usage};
 
 use crate::{
-    driver::{Driver, drained},
+    driver::{
+        Driver, drained,
+        record::{Change, Unrecorded},
+    },
     output::{Budget, Output, Tails},
     view,
 };
@@ -85,26 +88,25 @@ impl Driver {
         let decided = self.watch(&id, &mut sender, &mut receiver, &mut collected).await;
         let ended = Instant::now();
         if !matches!(decided, Decided::Exited(_)) {
-            if let Err(error) = self.backend.kill(&id).await {
+            if let Err(error) = self.inner.kill(self.backend.as_ref(), &id).await {
                 self.log_failure("kill", &error);
             }
             if !matches!(decided, Decided::Violation(_)) {
-                let drained = timeout(DRAIN_PATIENCE, self.drain(&id, &mut receiver, &mut collected)).await;
-                if drained.is_err() {
-                    tracing::warn!(session = %self.session.id, "the pipe of an ended sandbox stayed open");
-                }
+                self.drain(&id, &mut receiver, &mut collected).await;
             }
         }
         if self.state == State::Pending {
             // What uses up a limit runs, whether or not the runner lived to say so.
-            let ran = collected.handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
-            if ran { self.started(&id).await } else { self.provisioned(&id).await }
+            let overran = collected.handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
+            let ran = collected.started.is_some() || overran;
+            // If it cannot be recorded, neither can the end, which is the one to tell.
+            let _ = if ran { self.started(&id).await } else { self.provisioned(&id).await };
         }
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
         }
 
-        let observation = self.backend.observe(&id).await.unwrap_or_else(|error| {
+        let observation = self.inner.observe(self.backend.as_ref(), &id).await.unwrap_or_else(|error| {
             self.log_failure("observe", &error);
             Observation::default()
         });
@@ -192,7 +194,12 @@ impl Driver {
                         let now = Instant::now();
                         collected.started = Some(now);
                         until = now + Duration::from_millis(self.spec.limits.wall_clock_ms);
-                        self.started(id).await;
+                        let guard = self.guard(id, until);
+                        if self.started(id).await.is_err() {
+                            // The server's deadline; or the session is another's, and this end is not recorded either.
+                            return Decided::Drained;
+                        }
+                        drop(guard);
                     }
                     Ok(Some(frame)) => if let Some(decided) = self.take(frame, collected) {
                         return decided;
@@ -213,25 +220,24 @@ impl Driver {
     }
 
     /// Records sandbox and start together: the sandbox alone is of no use to anybody before.
-    async fn started(&mut self, id: &SandboxId) {
-        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }, Event::Started]).await;
+    async fn started(&mut self, id: &SandboxId) -> Result<(), Unrecorded> {
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }, Event::Started]).await
     }
 
     /// Records a sandbox whose program never started.
-    async fn provisioned(&mut self, id: &SandboxId) {
-        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }]).await;
+    async fn provisioned(&mut self, id: &SandboxId) -> Result<(), Unrecorded> {
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }]).await
     }
 
-    async fn advance<const N: usize>(&mut self, id: &SandboxId, events: [Event; N]) {
+    async fn advance<const N: usize>(&mut self, id: &SandboxId, events: [Event; N]) -> Result<(), Unrecorded> {
         let now = self.inner.clock.now();
-        let mut drafts = Vec::with_capacity(N);
+        let (mut state, mut drafts) = (self.state.clone(), Vec::with_capacity(N));
         for event in events {
-            let (state, draft) =
-                self.state.clone().apply(self.session.id, event, now).expect("the channel lets one start through");
-            self.state = state;
+            let (next, draft) = state.apply(self.session.id, event, now).expect("the channel lets one start through");
+            state = next;
             drafts.push(draft);
         }
-        self.record(drafts, Some(id), None).await;
+        self.record(Change { state, drafts, sandbox: Some(id.clone()), result: None }).await
     }
 
     /// Takes a frame of a running workload.
@@ -262,23 +268,34 @@ impl Driver {
         }
     }
 
-    /// Takes what an ended sandbox had still written.
+    /// Takes what an ended sandbox had still written. The patience is with the pipe alone: a start that is recorded late is
+    /// recorded whole.
     async fn drain(&mut self, id: &SandboxId, receiver: &mut Receiver, collected: &mut Collected) {
-        while let Ok(Some(frame)) = receiver.next().await {
-            match frame {
-                GuestFrame::Started { .. } => {
+        let until = Instant::now() + DRAIN_PATIENCE;
+        loop {
+            let Ok(next) = timeout_at(until, receiver.next()).await else {
+                tracing::warn!(session = %self.session.id, "the pipe of an ended sandbox stayed open");
+                return;
+            };
+            match next {
+                Ok(Some(GuestFrame::Started { .. })) => {
                     collected.started = Some(Instant::now());
-                    self.started(id).await;
+                    if self.started(id).await.is_err() {
+                        return;
+                    }
                 }
-                GuestFrame::Output { .. } | GuestFrame::Result { .. } => {
+                Ok(Some(frame @ (GuestFrame::Output { .. } | GuestFrame::Result { .. }))) => {
                     if self.take(frame, collected).is_some() {
                         return;
                     }
                 }
-                GuestFrame::Hello { .. }
-                | GuestFrame::Exceeded { .. }
-                | GuestFrame::Exited { .. }
-                | GuestFrame::Fault { .. } => {}
+                Ok(Some(
+                    GuestFrame::Hello { .. }
+                    | GuestFrame::Exceeded { .. }
+                    | GuestFrame::Exited { .. }
+                    | GuestFrame::Fault { .. },
+                )) => {}
+                Ok(None) | Err(_) => return,
             }
         }
     }

@@ -1,0 +1,176 @@
+//! A store whose writes fail, hang or wait as ordered.
+
+use std::{
+    future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use model::audit::{Draft, Head};
+use store::{
+    AuditFilter, CreateError, Created, Idempotency, KeyRecord, NewSession, SessionFilter, Store, StoreError, System,
+    Tenant, Update, UpdateError,
+};
+use tokio::sync::Notify;
+use wire::{AuditEvent, AuditType, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
+
+/// What becomes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Fails,
+    Hangs,
+    /// The row is another server's, from then on.
+    NotLive,
+}
+
+/// Where a creation is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    BeforeCommit,
+    AfterCommit,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    updates: Mutex<Option<(AuditType, Fate)>>,
+    not_live: AtomicBool,
+    refused: Notify,
+    creations: Mutex<Option<Hold>>,
+    held: Notify,
+    let_go: Notify,
+}
+
+impl Orders {
+    /// What becomes of updates with such an event, from now on.
+    pub(crate) fn refuse(&self, kind: AuditType, fate: Fate) {
+        *self.updates.lock().unwrap() = Some((kind, fate));
+    }
+
+    pub(crate) fn allow(&self) {
+        *self.updates.lock().unwrap() = None;
+    }
+
+    /// Resolves when an update was refused.
+    pub(crate) async fn refused(&self) {
+        self.refused.notified().await;
+    }
+
+    /// Holds the next creation.
+    pub(crate) fn hold(&self, at: Hold) {
+        *self.creations.lock().unwrap() = Some(at);
+    }
+
+    /// Resolves when a creation is held.
+    pub(crate) async fn held(&self) {
+        self.held.notified().await;
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.let_go.notify_one();
+    }
+
+    async fn pass(&self, at: Hold) {
+        let is_held = self.creations.lock().unwrap().take_if(|ordered| *ordered == at).is_some();
+        if is_held {
+            self.held.notify_one();
+            self.let_go.notified().await;
+        }
+    }
+
+    fn fate(&self, drafts: &[Draft]) -> Option<Fate> {
+        let ordered = *self.updates.lock().unwrap();
+        let met = ordered.filter(|(kind, _)| drafts.iter().any(|draft| draft.kind == *kind)).map(|(_, fate)| fate);
+        if met.is_some() {
+            self.refused.notify_one();
+        }
+        self.not_live.fetch_or(met == Some(Fate::NotLive), Ordering::SeqCst);
+        if self.not_live.load(Ordering::SeqCst) { Some(Fate::NotLive) } else { met }
+    }
+}
+
+pub(crate) struct Faulty {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) orders: Arc<Orders>,
+}
+
+#[async_trait]
+impl Store for Faulty {
+    fn tenant(&self, org: OrgId) -> Arc<dyn Tenant> {
+        Arc::new(FaultyTenant { tenant: self.store.tenant(org), orders: Arc::clone(&self.orders) })
+    }
+
+    fn system(&self) -> Arc<dyn System> {
+        self.store.system()
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+struct FaultyTenant {
+    tenant: Arc<dyn Tenant>,
+    orders: Arc<Orders>,
+}
+
+#[async_trait]
+impl Tenant for FaultyTenant {
+    async fn create_session(&self, new: NewSession) -> Result<Created, CreateError> {
+        self.orders.pass(Hold::BeforeCommit).await;
+        let created = self.tenant.create_session(new).await;
+        self.orders.pass(Hold::AfterCommit).await;
+        created
+    }
+
+    async fn repeated(&self, idempotency: &Idempotency) -> Result<Option<Session>, CreateError> {
+        self.tenant.repeated(idempotency).await
+    }
+
+    async fn update_session(&self, update: Update) -> Result<Vec<AuditEvent>, UpdateError> {
+        match self.orders.fate(&update.drafts) {
+            None => self.tenant.update_session(update).await,
+            Some(Fate::Fails) => Err(StoreError::UnknownOrg.into()),
+            Some(Fate::Hangs) => future::pending().await,
+            Some(Fate::NotLive) => Err(UpdateError::NotLive(update.session.id)),
+        }
+    }
+
+    async fn session(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.tenant.session(id).await
+    }
+
+    async fn sessions(&self, filter: SessionFilter) -> Result<SessionPage, StoreError> {
+        self.tenant.sessions(filter).await
+    }
+
+    async fn result(&self, id: SessionId) -> Result<Option<SessionResult>, StoreError> {
+        self.tenant.result(id).await
+    }
+
+    async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEvent>, StoreError> {
+        self.tenant.audit(filter).await
+    }
+
+    async fn audit_head(&self) -> Result<Head, StoreError> {
+        self.tenant.audit_head().await
+    }
+
+    async fn append_audit(&self, drafts: Vec<Draft>) -> Result<Vec<AuditEvent>, StoreError> {
+        self.tenant.append_audit(drafts).await
+    }
+
+    async fn create_key(&self, key: KeyRecord, draft: Draft) -> Result<(), StoreError> {
+        self.tenant.create_key(key, draft).await
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        self.tenant.keys().await
+    }
+
+    async fn revoke_key(&self, id: KeyId, draft: Draft) -> Result<bool, StoreError> {
+        self.tenant.revoke_key(id, draft).await
+    }
+}
