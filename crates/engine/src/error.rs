@@ -26,6 +26,26 @@ pub enum StartError {
     },
 }
 
+/// Why a shutdown did not reclaim everything.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutdownError {
+    /// Sandboxes do not go away.
+    #[error("{sandboxes} sandboxes are left; the next start removes them")]
+    Left {
+        /// How many.
+        sandboxes: usize,
+    },
+    /// A backend does not say what is left on it.
+    #[error("backend {name} does not say what is left")]
+    Unknown {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: ObserveError,
+    },
+}
+
 /// Why a caller is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {

@@ -34,7 +34,9 @@ pub use auth::{IssuedKey, KeySummary, Keys, Pepper};
 pub use clock::{Clock, Ids};
 pub use config::{Config, Profile};
 pub use create::CreateRequest;
-pub use error::{AuthError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError, StartError};
+pub use error::{
+    AuthError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError, ShutdownError, StartError,
+};
 pub use hub::{Frame, FrameStream};
 pub use store::SessionFilter;
 
@@ -112,8 +114,8 @@ impl Engine {
     }
 
     /// Stops admitting, lets what runs finish for at most `patience`, ends the rest, reclaims everything, and closes the
-    /// store. What does not end even then is left to the next start. Idempotent.
-    pub async fn shutdown(&self, patience: Duration) {
+    /// store. What does not end even then is left to the next start, and said. Idempotent.
+    pub async fn shutdown(&self, patience: Duration) -> Result<(), ShutdownError> {
         let inner = &self.inner;
         inner.draining.cancel();
         inner.drivers.close();
@@ -127,6 +129,13 @@ impl Engine {
         inner.stopped.cancel();
         reaper::sweep_all(inner).await;
         inner.store.close().await;
+        let mut left = 0;
+        for backend in &inner.backends {
+            let name = backend.capabilities().name;
+            let listed = inner.list(backend.as_ref()).await;
+            left += listed.map_err(|source| ShutdownError::Unknown { name, source })?.len();
+        }
+        if left == 0 { Ok(()) } else { Err(ShutdownError::Left { sandboxes: left }) }
     }
 
     /// Whether the engine takes sessions.

@@ -142,7 +142,7 @@ async fn a_drain_lets_what_runs_finish_ends_what_waits_and_admits_nothing() {
     assert_eq!(ended.fault.unwrap().code, FaultCode::ServerDrained);
     let refused = world.engine.create(&world.caller, request("1")).await;
     assert!(matches!(refused, Err(CreateError::Draining)), "{refused:?}");
-    drain.await.unwrap();
+    drain.await.unwrap().unwrap();
     let finished = world.engine.session(&world.caller, running.id).await.unwrap();
     assert_eq!((finished.outcome, finished.phase), (Some(Outcome::Succeeded), Phase::TornDown));
 }
@@ -152,7 +152,7 @@ async fn a_drain_with_no_patience_ends_what_runs() {
     let world = world().await;
     let running = world.start("# sim: hang").await;
     world.running(&running).await;
-    world.engine.shutdown(Duration::ZERO).await;
+    world.engine.shutdown(Duration::ZERO).await.unwrap();
     let ended = world.engine.session(&world.caller, running.id).await.unwrap();
     assert_eq!(ended.fault.unwrap().code, FaultCode::ServerDrained);
     assert_eq!(ended.phase, Phase::TornDown);

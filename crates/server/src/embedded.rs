@@ -130,9 +130,10 @@ impl Running {
     }
 
     async fn stop(self) -> anyhow::Result<State> {
-        self.engine.shutdown(PATIENCE).await;
+        let reclaimed = self.engine.shutdown(PATIENCE).await;
         self.stop.cancel();
         self.served.await.context("the API's listener failed")?;
+        reclaimed.context("not everything was reclaimed")?;
         Ok(self.state)
     }
 }

@@ -115,27 +115,28 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         () = signals.at_least(1) => false,
         _ = &mut served => true,
     };
-    drain(&engine, settings, &signals).await;
+    let reclaimed = drain(&engine, settings, &signals).await;
     stop.cancel();
     if failed {
         bail!("the API's listener ended by itself");
     }
     served.await.context("the API's listener failed")?;
+    reclaimed.context("not everything was reclaimed")?;
     tracing::info!("stopped; nothing is left");
     Ok(())
 }
 
 /// Ends the engine. The API goes on meanwhile: it refuses creations, and serves results and streams to their end.
-async fn drain(engine: &Engine, settings: &Settings, signals: &Signals) {
+async fn drain(engine: &Engine, settings: &Settings, signals: &Signals) -> Result<(), engine::ShutdownError> {
     let patience = settings.sessions.drain;
     tracing::info!(seconds = patience.as_secs(), "stopping: no further sessions; a second signal ends those that run");
     let drained = engine.shutdown(patience);
     tokio::pin!(drained);
     tokio::select! {
-        () = &mut drained => return,
+        reclaimed = &mut drained => return reclaimed,
         () = signals.at_least(2) => tracing::warn!("a second signal: running sessions are ended"),
     }
-    tokio::join!(drained, engine.shutdown(std::time::Duration::ZERO));
+    tokio::join!(drained, engine.shutdown(std::time::Duration::ZERO)).1
 }
 
 /// Listens. In the dev profile every address that the name stands for must be loopback: which of them is taken would

@@ -60,7 +60,7 @@ async fn a_server_that_drains_is_not_ready_and_takes_no_sessions() {
     assert_eq!(refused.status, 503);
     refused.problem("unavailable");
     api.send(request(Method::DELETE, &format!("/v1/sessions/{id}"), Some(&key), Body::empty())).await;
-    draining.await.unwrap();
+    draining.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn a_drain_waits_for_a_creation_that_began_before_it_and_ends_its_session(
     assert!(still_waits.await.is_err(), "the drain did not wait");
     world.orders.let_go();
     let session = creation.await.unwrap().unwrap();
-    drain.await.unwrap();
+    drain.await.unwrap().unwrap();
     let ended = world.now(&session).await;
     assert_eq!(ended.fault.unwrap().code, FaultCode::ServerDrained);
     assert_eq!((ended.phase, ended.started_at), (Phase::TornDown, None));
@@ -108,5 +108,5 @@ async fn a_creation_that_made_nothing_leaves_nothing_to_watch() {
     assert_eq!(repeat.await.unwrap().unwrap().id, first.id);
     world.end_of(&first).await;
     // What was entered for it would be waited for.
-    world.engine.shutdown(PATIENCE).await;
+    world.engine.shutdown(PATIENCE).await.unwrap();
 }

@@ -36,7 +36,7 @@ async fn a_failure_at_any_step_is_told_as_ours_and_leaves_nothing() {
         let (_, result, _) = world.run("# sim: result 2").await;
         assert_eq!(result.result, Some(2.into()), "the next session after {step:?}");
         world.simulator.failures().clear();
-        world.engine.shutdown(PATIENCE).await;
+        world.engine.shutdown(PATIENCE).await.unwrap();
         let left = world.standing().await;
         assert!(left.is_empty(), "{left:?} after {step:?}");
     }
@@ -74,7 +74,7 @@ async fn a_step_that_hangs_is_given_up_and_leaves_nothing() {
         assert_eq!(world.standing().await, [], "after {step:?}");
         let (_, result, _) = world.run("# sim: result 2").await;
         assert_eq!(result.result, Some(2.into()), "the next session after {step:?}");
-        world.engine.shutdown(PATIENCE).await;
+        world.engine.shutdown(PATIENCE).await.unwrap();
     }))
     .await;
 }
@@ -105,10 +105,20 @@ async fn a_drain_does_not_wait_for_a_boot_that_hangs() {
     let world = world_with(Config { boot_patience: NEVER, ..impatient() }).await;
     world.simulator.failures().hang_next(Step::Prepare);
     let session = world.start("# sim: hang").await;
-    tokio::time::timeout(PATIENCE, world.engine.shutdown(Duration::ZERO)).await.unwrap();
+    tokio::time::timeout(PATIENCE, world.engine.shutdown(Duration::ZERO)).await.unwrap().unwrap();
     let ended = world.now(&session).await;
     assert_eq!(ended.fault.unwrap().code, FaultCode::ServerDrained);
     assert_eq!(ended.phase, Phase::TornDown);
+}
+
+#[tokio::test]
+async fn a_drain_that_leaves_something_says_so() {
+    let world = world_with(Config { sweep_patience: CALL, ..quick() }).await;
+    let session = world.start("# sim: hang").await;
+    world.running(&session).await;
+    world.simulator.failures().residue_next(u32::MAX);
+    let left = tokio::time::timeout(PATIENCE, world.engine.shutdown(Duration::ZERO)).await.unwrap();
+    assert!(matches!(left, Err(engine::ShutdownError::Left { sandboxes: 1 })), "{left:?}");
 }
 
 #[tokio::test]

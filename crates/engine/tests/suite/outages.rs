@@ -75,7 +75,7 @@ async fn an_end_that_cannot_be_recorded_before_the_deadline_is_shown_to_nobody()
     world.running(&session).await;
     let frames = world.engine.stream(&world.caller, session.id, 0).await.unwrap();
     world.orders.refuse(AuditType::WorkloadExited, Fate::Fails);
-    world.engine.shutdown(Duration::ZERO).await;
+    world.engine.shutdown(Duration::ZERO).await.unwrap();
     let frames: Vec<_> = tokio::time::timeout(PATIENCE, frames.collect()).await.expect("the stream ends");
     let last = frames.last().unwrap();
     assert_eq!(last.kind, FrameKind::Phase);
@@ -103,6 +103,6 @@ async fn a_drain_has_an_end_although_a_write_hangs() {
     let session = world.start("# sim: hang").await;
     world.running(&session).await;
     world.orders.refuse(AuditType::WorkloadExited, Fate::Hangs);
-    tokio::time::timeout(PATIENCE, world.engine.shutdown(Duration::ZERO)).await.expect("the drain ends");
+    tokio::time::timeout(PATIENCE, world.engine.shutdown(Duration::ZERO)).await.expect("the drain ends").unwrap();
     assert_eq!(world.standing().await, []);
 }
