@@ -11,6 +11,9 @@ pub const OUTPUT_CHUNK_BYTES: usize = 32 * 1024;
 /// Largest structured result, as JSON text. The language hosts raise an error above it; the host refuses it.
 pub const MAX_RESULT_BYTES: usize = 1024 * 1024;
 
+/// Largest message of a runner that gives up. It goes into a line of the host's log, which must not grow with it.
+pub const MAX_FAULT_BYTES: usize = 2048;
+
 /// What runs the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Language {
@@ -142,7 +145,7 @@ pub enum GuestFrame {
     },
     /// The runner could not do its work (no interpreter in the image, say). Last frame.
     Fault {
-        /// For the operator's log; never shown to other tenants, never trusted.
+        /// For the operator's log; never shown to other tenants, never trusted. At most [`MAX_FAULT_BYTES`].
         message: String,
     },
 }

@@ -15,7 +15,7 @@ mod order;
 
 pub use codec::{DecodeError, Decoder, EncodeError, MAX_FRAME_BYTES, encode};
 pub use frame::{
-    DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit, HostFrame, Language, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES,
-    Start, Stream, VERSION,
+    DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit, HostFrame, Language, MAX_FAULT_BYTES, MAX_RESULT_BYTES,
+    OUTPUT_CHUNK_BYTES, Start, Stream, VERSION,
 };
 pub use order::{GuestOrder, OrderError};

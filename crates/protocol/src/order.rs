@@ -2,7 +2,7 @@
 //!
 //! `Hello, Started, (Output | Result | Exceeded)*, Exited`; `Fault` may stand instead of anything after `Hello`.
 
-use crate::frame::{GuestFrame, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, VERSION};
+use crate::frame::{GuestFrame, MAX_FAULT_BYTES, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, VERSION};
 
 /// Results that one run may send; only the last counts, so this bounds what a flood of them can cost.
 const MAX_RESULTS: u32 = 1000;
@@ -91,7 +91,12 @@ impl GuestOrder {
                 self.belongs(session_id)?;
                 self.step = Step::Ended;
             }
-            (GuestFrame::Fault { .. }, Step::Ready | Step::Running) => self.step = Step::Ended,
+            (GuestFrame::Fault { message }, Step::Ready | Step::Running) => {
+                if message.len() > MAX_FAULT_BYTES {
+                    return Err(OrderError::Excessive("fault"));
+                }
+                self.step = Step::Ended;
+            }
             (other, _) => return Err(OrderError::Unexpected(name(other))),
         }
         Ok(())
@@ -178,5 +183,12 @@ mod tests {
         let result = GuestFrame::Result { json: b"1".to_vec() };
         let refused = (0..=MAX_RESULTS).find_map(|_| order.check(&result).err());
         assert_eq!(refused, Some(OrderError::Excessive("result")));
+    }
+
+    #[test]
+    fn the_last_words_of_a_runner_are_bounded() {
+        let fault = |bytes| GuestFrame::Fault { message: "x".repeat(bytes) };
+        running().check(&fault(MAX_FAULT_BYTES)).expect("it fits");
+        assert_eq!(running().check(&fault(MAX_FAULT_BYTES + 1)), Err(OrderError::Excessive("fault")));
     }
 }

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Decoder, Exit, GuestFrame, GuestLimit, HostFrame, OUTPUT_CHUNK_BYTES, Start, Stream};
+use protocol::{Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FAULT_BYTES, OUTPUT_CHUNK_BYTES, Start, Stream};
 use rustix::{event::Timespec, io::Errno, thread::CapabilitySet};
 
 use crate::{
@@ -41,8 +41,6 @@ const LAST_WORDS: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 const UNKILLABLE: Duration = Duration::from_secs(5);
 /// Between two rounds of killing.
 const KILL_AGAIN: Duration = Duration::from_millis(5);
-/// What is kept of a message to the operator.
-const MAX_FAULT_BYTES: usize = 2048;
 
 /// Why the language host could not be started ahead.
 #[derive(Debug)]

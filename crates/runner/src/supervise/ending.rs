@@ -2,10 +2,10 @@
 
 use std::{os::fd::AsFd as _, path::Path, time::Instant};
 
-use protocol::{DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit};
+use protocol::{DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit, MAX_FAULT_BYTES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{End, Ended, KILL_AGAIN, MAX_FAULT_BYTES, Supervisor, UNKILLABLE};
+use super::{End, Ended, KILL_AGAIN, Supervisor, UNKILLABLE};
 use crate::{
     census::Census,
     control::Inbox,
