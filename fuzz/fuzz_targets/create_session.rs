@@ -7,7 +7,7 @@ use wire::CreateSession;
 
 fuzz_target!(|body: &[u8]| {
     let Ok((request, faults)) = CreateSession::parse(body) else { return };
-    let Ok(spec) = SessionSpec::decide(request, faults, &CEILING) else { return };
+    let Ok(spec) = SessionSpec::decide(request, faults, &CEILING, &["gvisor"]) else { return };
     assert!(!spec.code.trim().is_empty() && !spec.code.contains('\0'));
     assert!(spec.limits.memory_bytes <= CEILING.memory_bytes && spec.limits.pids <= CEILING.pids);
     assert!(spec.env.iter().all(|(name, value)| !name.starts_with("ENCLAVE_") && !value.contains('\0')));

@@ -35,13 +35,13 @@ impl Engine {
         if inner.draining.is_cancelled() {
             return Err(CreateError::Draining);
         }
-        let spec = SessionSpec::decide(asked.request, asked.shape_faults, &inner.config.maxima).map_err(|refusal| {
-            match refusal {
-                Refusal::Invalid(faults) => CreateError::Invalid(faults),
-                Refusal::NotSupported(faults) => CreateError::NotSupported(faults),
-            }
+        let known: Vec<_> = inner.backends.iter().map(|backend| backend.capabilities().name).collect();
+        let decided = SessionSpec::decide(asked.request, asked.shape_faults, &inner.config.maxima, &known);
+        let spec = decided.map_err(|refusal| match refusal {
+            Refusal::Invalid(faults) => CreateError::Invalid(faults),
+            Refusal::NotSupported(faults) => CreateError::NotSupported(faults),
         })?;
-        let backend = self.backend_for(&spec)?;
+        let backend = self.backend_for(&spec);
         let capabilities = backend.capabilities();
         let unenforceable = capabilities.unenforceable(&spec);
         if !unenforceable.is_empty() {
@@ -104,14 +104,12 @@ impl Engine {
         Ok(self.inner.store.tenant(caller.org).repeated(&idempotency).await?)
     }
 
-    fn backend_for(&self, spec: &SessionSpec) -> Result<Arc<dyn SessionBackend>, CreateError> {
-        let backends = &self.inner.backends;
-        let Some(name) = &spec.backend else { return Ok(Arc::clone(&backends[0])) };
-        backends.iter().find(|backend| backend.capabilities().name == name).map(Arc::clone).ok_or_else(|| {
-            let known: Vec<_> = backends.iter().map(|backend| backend.capabilities().name).collect();
-            let message = format!("is not a backend of this deployment; it has: {}", known.join(", "));
-            CreateError::Invalid(vec![FieldError::new("backend", message)])
-        })
+    /// The backend that was asked for; the default one if none was.
+    fn backend_for(&self, spec: &SessionSpec) -> Arc<dyn SessionBackend> {
+        let asked = |backend: &&Arc<dyn SessionBackend>| {
+            spec.backend.as_ref().is_none_or(|name| backend.capabilities().name == name)
+        };
+        Arc::clone(self.inner.backends.iter().find(asked).expect("an unknown backend was refused"))
     }
 
     async fn note_refused(&self, caller: &Caller, backend: &str, faults: &[FieldError]) -> Result<(), CreateError> {

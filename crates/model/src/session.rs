@@ -54,19 +54,25 @@ pub enum Refusal {
 
 impl SessionSpec {
     /// Decides on a request that was read with `shape_faults`; those and the faults of its content are told together.
-    pub fn decide(request: CreateSession, mut shape_faults: Vec<FieldError>, maxima: &Limits) -> Result<Self, Refusal> {
-        let misread: Vec<String> = shape_faults.iter().map(|fault| fault.field.clone()).collect();
+    /// `backends` are the names that it may ask for.
+    pub fn decide(
+        request: CreateSession,
+        mut shape_faults: Vec<FieldError>,
+        maxima: &Limits,
+        backends: &[&str],
+    ) -> Result<Self, Refusal> {
+        let misread = Misread(shape_faults.iter().map(|fault| fault.field.clone()).collect());
         let mut faults = Vec::new();
         let missing = not_offered(&request);
         let limits = Limits::decide(&request.limits, maxima, &mut faults);
-        check_code(&request, &mut faults);
+        check_code(&request, &misread, &mut faults);
         check_args(&request.args, &mut faults);
         check_env(&request.env, &mut faults);
         check_labels(&request.labels, &mut faults);
-        check_egress(&request.egress, &mut faults);
+        check_egress(&request.egress, &misread, &mut faults);
+        check_backend(request.backend.as_deref(), backends, &mut faults);
         // A field that could not be read has one fault, not two.
-        shape_faults
-            .extend(faults.into_iter().filter(|fault| !misread.iter().any(|field| covers(field, &fault.field))));
+        shape_faults.extend(faults.into_iter().filter(|fault| !misread.has(&fault.field)));
         if !shape_faults.is_empty() {
             return Err(Refusal::Invalid(shape_faults));
         }
@@ -88,8 +94,19 @@ impl SessionSpec {
     }
 }
 
-fn covers(misread: &str, field: &str) -> bool {
-    field == misread || misread.starts_with("(body)") || misread.starts_with(field) && field == "source"
+/// Paths of the fields that could not be read. Something else stands in their place, which is not to be judged.
+struct Misread(Vec<String>);
+
+impl Misread {
+    fn has(&self, field: &str) -> bool {
+        self.0.iter().any(|misread| misread == field || misread.starts_with("(body)"))
+    }
+
+    /// The field, or one inside it.
+    fn has_within(&self, field: &str) -> bool {
+        let inside = |misread: &String| misread.strip_prefix(field).is_some_and(|rest| rest.starts_with('.'));
+        self.has(field) || self.0.iter().any(inside)
+    }
 }
 
 /// Parts of the contract that have no implementation in this version. They are refused, never ignored.
@@ -110,8 +127,9 @@ fn not_offered(request: &CreateSession) -> Vec<FieldError> {
         .collect()
 }
 
-fn check_code(request: &CreateSession, faults: &mut Vec<FieldError>) {
+fn check_code(request: &CreateSession, misread: &Misread, faults: &mut Vec<FieldError>) {
     match (&request.code, &request.source) {
+        (None, None) if misread.has_within("source") => {}
         (None, None) => faults.push(FieldError::new("code", "exactly one of code and source is required")),
         (Some(_), Some(_)) => {
             faults.push(FieldError::new("source", "exactly one of code and source may be given, not both"));
@@ -180,8 +198,8 @@ fn check_labels(labels: &BTreeMap<String, String>, faults: &mut Vec<FieldError>)
     }
 }
 
-fn check_egress(egress: &Egress, faults: &mut Vec<FieldError>) {
-    if egress.mode == EgressMode::DenyAll && !egress.allow.is_empty() {
+fn check_egress(egress: &Egress, misread: &Misread, faults: &mut Vec<FieldError>) {
+    if egress.mode == EgressMode::DenyAll && !egress.allow.is_empty() && !misread.has("egress.mode") {
         faults.push(FieldError::new("egress.allow", "must be empty when mode is deny_all"));
     }
     if egress.allow.len() > MAX_RULES {
@@ -199,6 +217,13 @@ fn check_egress(egress: &Egress, faults: &mut Vec<FieldError>) {
                 }
             },
         }
+    }
+}
+
+fn check_backend(asked: Option<&str>, known: &[&str], faults: &mut Vec<FieldError>) {
+    if asked.is_some_and(|asked| !known.contains(&asked)) {
+        let message = format!("is not a backend of this deployment; it has: {}", known.join(", "));
+        faults.push(FieldError::new("backend", message));
     }
 }
 
@@ -246,7 +271,7 @@ pub(crate) mod tests {
 
     fn decide(body: &serde_json::Value) -> Result<SessionSpec, Refusal> {
         let (request, faults) = CreateSession::parse(body.to_string().as_bytes()).unwrap();
-        SessionSpec::decide(request, faults, &CEILING)
+        SessionSpec::decide(request, faults, &CEILING, &["gvisor"])
     }
 
     fn faults(body: &serde_json::Value) -> Vec<String> {
@@ -267,6 +292,24 @@ pub(crate) mod tests {
     fn a_field_of_the_wrong_type_has_one_fault() {
         assert_eq!(faults(&json!({"code": 5, "surplus": 1})), ["code", "surplus"]);
         assert_eq!(faults(&json!([])), ["(body)"]);
+    }
+
+    #[test]
+    fn what_follows_from_a_misread_field_is_no_fault_of_its_own() {
+        assert_eq!(faults(&json!({"source": {"type": "svn"}})), ["source.type"]);
+        assert_eq!(faults(&json!({"source": 5})), ["source", "source.type"]);
+        let rule = json!({"mode": "open", "allow": ["10.0.0.0/8"]});
+        assert_eq!(faults(&json!({"code": "1", "egress": rule})), ["egress.mode"]);
+        // What stands beside it is judged all the same.
+        assert_eq!(faults(&json!({"code": "", "source": {"type": "svn"}})), ["source.type", "code"]);
+        assert_eq!(faults(&json!({"sources": 5})), ["sources", "code"]);
+    }
+
+    #[test]
+    fn an_unknown_backend_is_told_with_the_other_faults() {
+        assert_eq!(faults(&json!({"code": "", "backend": "moon"})), ["code", "backend"]);
+        assert_eq!(faults(&json!({"code": "1", "backend": 5})), ["backend"]);
+        decide(&json!({"code": "1", "backend": "gvisor"})).unwrap();
     }
 
     #[test]
@@ -316,7 +359,7 @@ pub(crate) mod tests {
         fn no_body_makes_the_parser_panic(body in ".{0,200}", extra in proptest::collection::vec(any::<u8>(), 0..64)) {
             for bytes in [body.as_bytes(), &extra] {
                 if let Ok((request, faults)) = CreateSession::parse(bytes) {
-                    let _ = SessionSpec::decide(request, faults, &CEILING);
+                    let _ = SessionSpec::decide(request, faults, &CEILING, &[]);
                 }
             }
         }
