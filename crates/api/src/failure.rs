@@ -8,7 +8,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use engine::{AuthError, CancelError, CreateError, ListError, ReadError, ResultError};
+use engine::{AuthError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wire::{ErrorCode, FieldError, Problem};
 
@@ -56,9 +56,13 @@ impl Failure {
         Self::new(ErrorCode::Internal, "the server failed; its log has the cause under this request's id")
     }
 
-    /// The records behind the engine do not answer.
-    fn unavailable(cause: impl Error + Send + Sync + 'static) -> Self {
-        let mut failure = Self::new(ErrorCode::Unavailable, "the server cannot reach its records; try again");
+    /// The records behind the engine do not answer, or are not what they should be: then trying again is of no use.
+    fn store(cause: StoreError) -> Self {
+        let mut failure = if cause.may_pass() {
+            Self::new(ErrorCode::Unavailable, "the server cannot reach its records; try again")
+        } else {
+            Self::internal()
+        };
         failure.0.cause = Some(Arc::new(cause));
         failure
     }
@@ -143,7 +147,7 @@ impl From<AuthError> for Failure {
                 "Bearer realm=\"enclave\"",
             ),
             AuthError::Invalid => Self::invalid_key(),
-            AuthError::Store(cause) => Self::unavailable(cause),
+            AuthError::Store(cause) => Self::store(cause),
         }
     }
 }
@@ -176,7 +180,7 @@ impl From<CreateError> for Failure {
                 ErrorCode::IdempotencyConflict,
                 "the Idempotency-Key was used for another request in the last 24 hours",
             ),
-            CreateError::Store(cause) => Self::unavailable(cause),
+            CreateError::Store(cause) => Self::store(cause),
         }
     }
 }
@@ -185,7 +189,7 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NotFound => Self::not_found(),
-            ReadError::Store(cause) => Self::unavailable(cause),
+            ReadError::Store(cause) => Self::store(cause),
         }
     }
 }
@@ -194,7 +198,7 @@ impl From<ListError> for Failure {
     fn from(error: ListError) -> Self {
         match error {
             ListError::BadCursor => Self::invalid(vec![FieldError::new("cursor", "is not a nextCursor of this list")]),
-            ListError::Store(cause) => Self::unavailable(cause),
+            ListError::Store(cause) => Self::store(cause),
         }
     }
 }
@@ -206,7 +210,7 @@ impl From<ResultError> for Failure {
             ResultError::NotFinished => {
                 Self::new(ErrorCode::NotFinished, "the session has not finished; waitMs waits for it")
             }
-            ResultError::Store(cause) => Self::unavailable(cause),
+            ResultError::Store(cause) => Self::store(cause),
         }
     }
 }
@@ -215,7 +219,7 @@ impl From<CancelError> for Failure {
     fn from(error: CancelError) -> Self {
         match error {
             CancelError::NotFound => Self::not_found(),
-            CancelError::Store(cause) => Self::unavailable(cause),
+            CancelError::Store(cause) => Self::store(cause),
         }
     }
 }
@@ -246,6 +250,22 @@ mod tests {
         let (_, body) = rendered(Failure::invalid(vec![FieldError::new(field.clone(), field)])).await;
         assert!(body.len() < 2000, "{}", body.len());
         assert!(body.contains("a\u{fffd}\u{fffd}é"));
+    }
+
+    #[tokio::test]
+    async fn records_that_do_not_answer_are_asked_again_and_damaged_ones_are_not() {
+        for (cause, status) in [
+            (StoreError::Closed, 503),
+            (StoreError::Tampered { seq: 7 }, 500),
+            (StoreError::ForeignRecord, 500),
+            (StoreError::Taken("ses_secret".into()), 500),
+        ] {
+            let failure = Failure::from(ReadError::Store(cause));
+            assert!(failure.cause().is_some(), "the log has the cause");
+            let (response, body) = rendered(failure).await;
+            assert_eq!(response.status(), status);
+            assert!(!body.contains("secret") && !body.contains("audit log"), "{body}");
+        }
     }
 
     #[tokio::test]

@@ -38,7 +38,7 @@ pub use error::{
     AuthError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError, ShutdownError, StartError,
 };
 pub use hub::{Frame, FrameStream};
-pub use store::SessionFilter;
+pub use store::{SessionFilter, StoreError};
 
 use crate::{admission::Slots, live::Registry};
 

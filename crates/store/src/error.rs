@@ -47,6 +47,22 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether the same call may do better later. What else fails stays as it is until somebody looks at the records.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Database(_) | Self::Closed => true,
+            Self::UnknownOrg
+            | Self::Corrupt { .. }
+            | Self::Tampered { .. }
+            | Self::ForeignRecord
+            | Self::Taken(_)
+            | Self::Unsealable(_)
+            | Self::BadCursor => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         Self::Database(Arc::new(error))
