@@ -27,7 +27,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// How long a connection without any request under way is kept.
     pub idle_timeout: Duration,
-    /// How long a client may take none of the bytes that it was sent.
+    /// How long a client may take none of the bytes that it was sent. Over HTTP/2, where it may ask for none at all, a
+    /// heartbeat longer.
     pub stall_timeout: Duration,
     /// Bytes that a request's head may have.
     pub max_header_bytes: usize,

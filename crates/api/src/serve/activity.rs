@@ -1,49 +1,86 @@
-//! Whether a connection is of use: requests under way, and when the last one ended.
+//! Whether a connection is of use: requests under way, answers that go on, and when that was last so.
 
 use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::{Frame, SizeHint};
+use hyper::{
+    Version,
+    body::{Frame, SizeHint},
+};
 use tokio::time::Instant;
 
-/// Shared by a connection's task and the answers that it is sending.
+/// Shared by a connection's task and the requests that it carries.
 #[derive(Debug)]
 pub(super) struct Activity {
     start: Instant,
-    under_way: AtomicUsize,
-    /// Milliseconds after `start` at which the last request began or ended; none yet when 0.
+    /// Requests whose answer has not begun. The gate bounds how long that takes.
+    asked: AtomicUsize,
+    /// Answers that are being sent.
+    answering: AtomicUsize,
+    /// Whether the peer decides how much of an answer it takes: then nothing need be pending on the socket when it takes
+    /// none.
+    is_http2: AtomicBool,
+    /// Milliseconds after `start` at which a request began or ended, or an answer went on; none yet when 0.
     last_ms: AtomicU64,
+}
+
+/// What a connection is of use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// Requests are under way, and something else sees to it that they end.
+    Busy,
+    /// Answers are being sent that nobody makes the peer take.
+    Unread {
+        /// When the last piece was taken.
+        since: Instant,
+    },
+    /// Nothing is under way since then.
+    Idle {
+        /// When the last request ended.
+        since: Instant,
+    },
+    /// There was no request yet.
+    New {
+        /// When the connection was made.
+        since: Instant,
+    },
 }
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), under_way: AtomicUsize::new(0), last_ms: AtomicU64::new(0) })
+        let zero = AtomicUsize::default;
+        let (start, is_http2, last_ms) = (Instant::now(), AtomicBool::new(false), AtomicU64::new(0));
+        Arc::new(Self { start, asked: zero(), answering: zero(), is_http2, last_ms })
     }
 
     /// Notes that a request began. It ends when the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>) -> UnderWay {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn ask(self: &Arc<Self>, version: Version) -> Asked {
+        self.is_http2.fetch_or(version == Version::HTTP_2, Ordering::Relaxed);
+        self.asked.fetch_add(1, Ordering::Relaxed);
         self.touch();
-        UnderWay(Arc::clone(self))
+        Asked(Arc::clone(self))
     }
 
-    /// When the connection will have been of no use for too long; none if it is in use now. A connection that has not
-    /// brought any request yet has less time.
-    pub(super) fn useless_at(&self, first: Duration, idle: Duration) -> Option<Instant> {
-        if self.under_way.load(Ordering::Relaxed) > 0 {
-            return None;
-        }
-        match self.last_ms.load(Ordering::Relaxed) {
-            0 => Some(self.start + first),
-            ms => Some(self.start + Duration::from_millis(ms) + idle),
+    pub(super) fn now(&self) -> Use {
+        let last_ms = self.last_ms.load(Ordering::Relaxed);
+        let since = self.start + Duration::from_millis(last_ms);
+        let answering = self.answering.load(Ordering::Relaxed) > 0;
+        if answering && self.asked.load(Ordering::Relaxed) == 0 && self.is_http2.load(Ordering::Relaxed) {
+            Use::Unread { since }
+        } else if answering || self.asked.load(Ordering::Relaxed) > 0 {
+            Use::Busy
+        } else if last_ms > 0 {
+            Use::Idle { since }
+        } else {
+            Use::New { since: self.start }
         }
     }
 
@@ -53,27 +90,36 @@ impl Activity {
     }
 }
 
-/// A request under way.
+/// A request whose answer has not begun.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Activity>);
+pub(super) struct Asked(Arc<Activity>);
 
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.touch();
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+impl Asked {
+    /// The answer begins with this body.
+    pub(super) fn answer(self, body: Body) -> Tracked {
+        self.0.answering.fetch_add(1, Ordering::Relaxed);
+        Tracked { body, activity: Arc::clone(&self.0) }
     }
 }
 
-/// An answer's body, which keeps its request under way until it was sent or given up.
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.asked.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body, which keeps its request under way until it was sent or given up, and notes when pieces are taken.
 #[derive(Debug)]
 pub(super) struct Tracked {
     body: Body,
-    _under_way: UnderWay,
+    activity: Arc<Activity>,
 }
 
-impl Tracked {
-    pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
-        Self { body, _under_way: under_way }
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.activity.touch();
+        self.activity.answering.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -82,6 +128,8 @@ impl HttpBody for Tracked {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // HTTP/2 asks for a piece only when its reader has room for one.
+        self.activity.touch();
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -14,7 +14,7 @@ use tower::Service;
 
 use super::{
     Closing,
-    activity::{Activity, Tracked},
+    activity::{Activity, Use},
     socket::Socket,
 };
 use crate::settings::Settings;
@@ -45,12 +45,12 @@ impl Connection {
         let counted = Arc::clone(&activity);
         let told = Closing(closing.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let under_way = counted.enter();
+            let asked = counted.ask(request.version());
             request.extensions_mut().insert(told.clone());
             let answer = app.clone().call(request);
             async move {
                 let answer = answer.await.unwrap_or_else(|never: Infallible| match never {});
-                Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, under_way)))
+                Ok::<_, Infallible>(answer.map(|body| asked.answer(body)))
             }
         });
         let io = TokioIo::new(Socket::new(stream, settings.stall_timeout));
@@ -69,10 +69,10 @@ impl Connection {
                 }
                 () = tokio::time::sleep_until(check_at) => {
                     let now = Instant::now();
-                    match activity.useless_at(settings.header_timeout, settings.idle_timeout) {
+                    match useless_at(activity.now(), &settings, ending) {
                         None => check_at = now + if ending { GRACE } else { settings.idle_timeout },
+                        Some(at) if at > now => check_at = if ending { at.min(now + GRACE) } else { at },
                         Some(_) if ending => break,
-                        Some(at) if at > now => check_at = at,
                         Some(_) => {
                             connection.as_mut().graceful_shutdown();
                             ending = true;
@@ -83,5 +83,18 @@ impl Connection {
             }
         }
         gauge.decrement(1.0);
+    }
+}
+
+/// When the connection will have been of no use for too long; none if it is in use now.
+fn useless_at(now: Use, settings: &Settings, ending: bool) -> Option<Instant> {
+    match now {
+        Use::Busy => None,
+        // A stream whose reader takes everything goes on at every heartbeat.
+        Use::Unread { since } => Some(since + settings.stall_timeout + settings.heartbeat),
+        Use::Idle { since } | Use::New { since } if ending => Some(since),
+        Use::Idle { since } => Some(since + settings.idle_timeout),
+        // One that has not brought any request yet has less time.
+        Use::New { since } => Some(since + settings.header_timeout),
     }
 }

@@ -89,6 +89,40 @@ async fn an_idle_http2_connection_is_closed() {
 }
 
 #[tokio::test]
+async fn an_http2_peer_that_asks_for_nothing_of_its_answer_is_cut_off() {
+    let mut builder = hasty();
+    builder.settings.stall_timeout = Duration::from_millis(200);
+    builder.settings.heartbeat = Duration::from_millis(50);
+    let api = builder.start().await;
+    let server = api.listen().await;
+    let mut stream = connect(&server).await;
+    // The preface, SETTINGS with INITIAL_WINDOW_SIZE = 0, and HEADERS: GET http / with the path /healthz.
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0";
+    let headers = b"\0\0\x0f\x01\x05\0\0\0\x01\x82\x86\x41\x01x\x04\x08/healthz";
+    let opening = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), settings, headers].concat();
+    stream.write_all(&opening).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.contains("\u{1}\u{4}\0\0\0\u{1}"), "no HEADERS frame: {answer:?}");
+    assert!(!answer.contains("\"status\""), "a body that nobody asked for: {answer:?}");
+}
+
+#[tokio::test]
+async fn an_http2_stream_that_is_read_outlives_its_silences() {
+    let mut builder = hasty();
+    builder.settings.stall_timeout = Duration::from_millis(200);
+    builder.settings.heartbeat = Duration::from_millis(50);
+    let api = builder.start().await;
+    let key = api.owner().await;
+    let id = api.session(&key, &["sleep 1s", "exit 0"]).await;
+    let server = api.listen().await;
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let path = server.url(&format!("/v1/sessions/{id}/stream"));
+    let answer = client.get(path).bearer_auth(&key.text).send().await.unwrap();
+    let text = within("the whole stream", answer.text()).await.unwrap();
+    assert!(text.contains("event: end"), "{text}");
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_come_is_a_timeout() {
     let api = hasty().start().await;
     let key = api.owner().await;
