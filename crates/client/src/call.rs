@@ -12,8 +12,10 @@ use url::Url;
 
 use crate::{Client, ClientError, Retry, retry};
 
-/// The largest answer that is read. A page of sessions with every field at its bound is smaller.
-const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
+/// The largest answer that is read. The largest honest one is a page of 100 sessions, each with 64 KiB of arguments and
+/// 64 KiB of environment that consist of control characters (six bytes each in JSON), 32 labels of 63 and 2 * 256 bytes,
+/// and less than 8 KiB of everything else: 100 * (768 + 19 + 8) KiB = 77.6 MiB.
+const MAX_ANSWER_BYTES: usize = 96 * 1024 * 1024;
 /// How much of an answer that is not the API's is shown.
 const EXCERPT_CHARS: usize = 200;
 /// How long an answer may take that does not wait for anything.

@@ -59,6 +59,18 @@ async fn a_creation_whose_answer_was_cut_is_repeated_with_the_same_key() {
 }
 
 #[tokio::test]
+async fn the_largest_honest_page_is_read() {
+    let mut item: wire::Session = serde_json::from_str(&session()).unwrap();
+    item.args = vec!["\u{1}".repeat(64 * 1024)];
+    item.env = [("A".to_owned(), "\u{1}".repeat(64 * 1024))].into();
+    item.labels = (0..32).map(|n| (format!("{n:063}"), "\"".repeat(256))).collect();
+    let page = wire::SessionPage { items: vec![item; 100], next_cursor: None };
+    let server = Server::playing([answer("200 OK", JSON, &serde_json::to_string(&page).unwrap())]).await;
+    let read = server.client().sessions(&ListSessions::default()).await.unwrap();
+    assert_eq!(read.items.len(), 100);
+}
+
+#[tokio::test]
 async fn two_creations_have_two_keys() {
     let server = Server::playing([answer("201 x", JSON, &session()), answer("201 x", JSON, &session())]).await;
     server.client().create(&program()).await.unwrap();
