@@ -21,10 +21,16 @@ pub(crate) struct Output {
 /// The last part of both streams.
 #[derive(Debug, Default)]
 pub(crate) struct Tails {
-    pub(crate) stdout: String,
-    pub(crate) stdout_truncated: bool,
-    pub(crate) stderr: String,
-    pub(crate) stderr_truncated: bool,
+    pub(crate) stdout: Tail,
+    pub(crate) stderr: Tail,
+}
+
+/// The last part of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    pub(crate) text: String,
+    /// Bytes that came before it.
+    pub(crate) offset: u64,
 }
 
 /// Whether output is still within its limit.
@@ -40,7 +46,6 @@ struct Pipe {
     /// The beginning of a character whose rest has not come yet: at most three bytes.
     carried: Vec<u8>,
     tail: VecDeque<u8>,
-    truncated: bool,
 }
 
 impl Output {
@@ -72,9 +77,7 @@ impl Output {
 
     /// What the result repeats.
     pub(crate) fn tails(&self) -> Tails {
-        let (stdout, stdout_truncated) = self.stdout.tail();
-        let (stderr, stderr_truncated) = self.stderr.tail();
-        Tails { stdout, stdout_truncated, stderr, stderr_truncated }
+        Tails { stdout: self.stdout.tail(), stderr: self.stderr.tail() }
     }
 
     fn pipe(&mut self, stream: Stream) -> &mut Pipe {
@@ -103,7 +106,6 @@ impl Pipe {
         self.tail.extend(bytes);
         if self.tail.len() > TAIL_BYTES {
             self.tail.drain(..self.tail.len() - TAIL_BYTES);
-            self.truncated = true;
         }
         Some(match std::str::from_utf8(bytes) {
             Ok(text) => Chunk { text: text.to_owned(), base64: None, offset },
@@ -115,12 +117,13 @@ impl Pipe {
         })
     }
 
-    fn tail(&self) -> (String, bool) {
+    fn tail(&self) -> Tail {
         let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let before = self.offset - bytes.len() as u64;
         // A tail that was cut may begin inside a character.
         let start =
-            if self.truncated { bytes.iter().take(3).take_while(|byte| (**byte & 0xc0) == 0x80).count() } else { 0 };
-        (String::from_utf8_lossy(&bytes[start..]).into_owned(), self.truncated)
+            if before > 0 { bytes.iter().take(3).take_while(|byte| (**byte & 0xc0) == 0x80).count() } else { 0 };
+        Tail { text: String::from_utf8_lossy(&bytes[start..]).into_owned(), offset: before + start as u64 }
     }
 }
 
@@ -179,17 +182,20 @@ mod tests {
         let (chunk, budget) = output.push(Stream::Stderr, b"defg");
         assert_eq!((chunk.unwrap().text.as_str(), budget), ("de", Budget::Exceeded));
         let tails = output.tails();
-        assert_eq!((tails.stdout.as_str(), tails.stderr.as_str()), ("abc", "de"));
+        assert_eq!((tails.stdout.text.as_str(), tails.stderr.text.as_str()), ("abc", "de"));
     }
 
     #[test]
-    fn the_tail_is_the_last_part_and_says_that_it_was_cut() {
-        let mut output = Output::new(u64::MAX);
-        let line = "é".repeat(TAIL_BYTES);
-        output.push(Stream::Stdout, b"x");
-        output.push(Stream::Stdout, line.as_bytes());
-        let tails = output.tails();
-        assert!(tails.stdout_truncated && !tails.stderr_truncated);
-        assert!(tails.stdout.chars().all(|c| c == 'é'));
+    fn the_tail_is_the_last_part_and_says_where_it_begins() {
+        for before in ["x", "xy"] {
+            let mut output = Output::new(u64::MAX);
+            let line = format!("{before}{}z", "é".repeat(TAIL_BYTES));
+            output.push(Stream::Stdout, line.as_bytes());
+            output.push(Stream::Stderr, b"whole");
+            let Tails { stdout, stderr } = output.tails();
+            assert_eq!((stderr.text.as_str(), stderr.offset), ("whole", 0));
+            assert!(stdout.text.len() > TAIL_BYTES - 4);
+            assert_eq!(line[usize::try_from(stdout.offset).unwrap()..], stdout.text);
+        }
     }
 }

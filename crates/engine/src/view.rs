@@ -6,7 +6,7 @@ use model::{
     phase::{State, Verdict},
     session::SessionSpec,
 };
-use wire::{FaultCode, Outcome, Phase, Session, SessionFault, SessionId, SessionResult, Timestamp, Usage};
+use wire::{FaultCode, JsonText, Outcome, Phase, Session, SessionFault, SessionId, SessionResult, Timestamp, Usage};
 
 use crate::output::Tails;
 
@@ -106,7 +106,7 @@ pub(crate) fn result(
     session: &Session,
     verdict: &Verdict,
     usage: Usage,
-    given: Option<serde_json::Value>,
+    given: Option<JsonText>,
     tails: Tails,
 ) -> SessionResult {
     SessionResult {
@@ -116,10 +116,12 @@ pub(crate) fn result(
         fault: verdict.fault().cloned(),
         exit_code: verdict.exit_code(),
         result: given,
-        stdout_tail: tails.stdout,
-        stdout_truncated: tails.stdout_truncated,
-        stderr_tail: tails.stderr,
-        stderr_truncated: tails.stderr_truncated,
+        stdout_truncated: tails.stdout.offset > 0,
+        stdout_tail_offset: tails.stdout.offset,
+        stdout_tail: tails.stdout.text,
+        stderr_truncated: tails.stderr.offset > 0,
+        stderr_tail_offset: tails.stderr.offset,
+        stderr_tail: tails.stderr.text,
         artifacts: Vec::new(),
         usage,
         denials: Vec::new(),

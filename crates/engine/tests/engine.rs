@@ -38,8 +38,22 @@ async fn a_clean_run_reads_as_the_contract_says() {
     );
     assert_eq!((result.outcome, result.exit_code), (Outcome::Succeeded, Some(0)));
     assert_eq!(result.stdout_tail, "hello\n");
-    assert_eq!(result.result, Some(serde_json::json!({"a": [1, 2]})));
+    assert_eq!(result.value(), Some(serde_json::json!({"a": [1, 2]})));
     assert!(session.started_at.is_some() && session.finished_at.is_some() && session.torn_down_at.is_some());
+}
+
+#[tokio::test]
+async fn a_result_is_kept_as_it_was_given() {
+    let world = world().await;
+    let (session, result, _) = world.run("# sim: result {\"b\": 12345678901234567890123, \"a\": [1.50]}").await;
+    let text = r#"{"b":12345678901234567890123,"a":[1.50]}"#;
+    assert_eq!(result.result.unwrap().as_str(), text);
+    let recorded = world.store.tenant(session.org_id).result(session.id).await.unwrap().unwrap();
+    assert_eq!(recorded.result.unwrap().as_str(), text);
+    let deep = format!("# sim: result {}{}", "[".repeat(101), "]".repeat(101));
+    let (_, result, _) = world.run(&deep).await;
+    assert_eq!(result.result, None);
+    assert!(result.stderr_tail.contains("nested deeper than 100 levels"), "{}", result.stderr_tail);
 }
 
 #[tokio::test]
@@ -80,7 +94,7 @@ async fn a_lying_runner_costs_only_its_own_session() {
     let (_, result, _) = world.run("# sim: frame die").await;
     assert_eq!(result.fault.unwrap().code, FaultCode::SandboxLost);
     let (_, result, _) = world.end_of(&neighbour).await;
-    assert_eq!(result.result, Some("unharmed".into()));
+    assert_eq!(result.value(), Some("unharmed".into()));
 }
 
 #[tokio::test]

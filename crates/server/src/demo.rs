@@ -149,7 +149,7 @@ fn observe(case: &Case, result: &SessionResult, canary: &Canary) -> String {
         words = format!("{words}: {}", fault.detail);
     }
     if let Some(judge) = case.judge {
-        words = format!("{words}; {}", judge(result.result.as_ref(), canary));
+        words = format!("{words}; {}", judge(result.value().as_ref(), canary));
     }
     words
 }

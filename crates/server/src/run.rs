@@ -152,9 +152,9 @@ async fn session(client: &Client, request: &CreateSession, screen: &mut Screen, 
     for denial in &result.denials {
         screen.say(&format!("denied {}: {}", denial.attempted, denial.reason));
     }
-    if let Some(given) = &result.result {
+    if let Some(given) = result.value() {
         // Indented JSON, on stderr like everything that Enclave says; --json is for programs.
-        let pretty = serde_json::to_string_pretty(given).unwrap_or_default();
+        let pretty = serde_json::to_string_pretty(&given).unwrap_or_default();
         screen.say(&format!("result {pretty}"));
     }
     let printed = screen.json(&report::object(&session, &result));

@@ -77,7 +77,8 @@ pub struct Chunk {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {
-    /// Bytes of stdout and stderr that are missing here.
+    /// Bytes of stdout and stderr that are missing here. For a reader that comes back from the middle of what is missing,
+    /// at most: all of it is counted.
     pub dropped_bytes: u64,
 }
 
@@ -90,7 +91,8 @@ pub struct End {
 }
 
 /// One frame: its sequence number is the `id:` line, its kind the `event:` line, its content the `data:` line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+// Read by `parse`: the content alone does not say which it is.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum StreamFrame {
     /// `event: result`

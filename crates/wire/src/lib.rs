@@ -10,6 +10,7 @@ mod backend;
 mod frame;
 mod id;
 mod json;
+mod json_text;
 mod problem;
 mod request;
 mod session;
@@ -21,6 +22,7 @@ pub use backend::{BackendPage, BackendView, Health, HealthStatus, Isolation, Rea
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
 pub use id::{IdError, KeyId, OrgId, SessionId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
+pub use json_text::JsonText;
 pub use problem::{ErrorCode, FieldError, Problem};
 pub use request::{
     CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Egress, Isolation, Limits, OrgId, SessionId, Timestamp};
+use crate::{Egress, Isolation, JsonText, Limits, OrgId, SessionId, Timestamp};
 
 /// Where a session is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -347,19 +347,32 @@ pub struct SessionResult {
     pub exit_code: Option<i32>,
     /// The JSON given to `enclave.result`; null if there was none.
     #[schema(value_type = Value)]
-    pub result: Option<serde_json::Value>,
+    pub result: Option<JsonText>,
     /// The last 64 KiB of standard output, as UTF-8 with replacement characters.
     pub stdout_tail: String,
     /// Whether there was more before it.
     pub stdout_truncated: bool,
+    /// How many bytes there were before it.
+    #[serde(default)]
+    pub stdout_tail_offset: u64,
     /// The last 64 KiB of standard error, as UTF-8 with replacement characters.
     pub stderr_tail: String,
     /// Whether there was more before it.
     pub stderr_truncated: bool,
+    /// How many bytes there were before it.
+    #[serde(default)]
+    pub stderr_tail_offset: u64,
     /// Collected files.
     pub artifacts: Vec<Artifact>,
     /// What was used.
     pub usage: Usage,
     /// What was refused, and what would allow it.
     pub denials: Vec<Denial>,
+}
+
+impl SessionResult {
+    /// What was given to `enclave.result`, to look into.
+    pub fn value(&self) -> Option<serde_json::Value> {
+        self.result.as_ref().map(JsonText::value)
+    }
 }

@@ -159,7 +159,7 @@ async fn a_long_poll_goes_on_until_there_is_a_result() {
     ])
     .await;
     let result = server.client().result(session_id(), Duration::from_hours(1)).await.unwrap();
-    assert_eq!(result.result, Some(json!({"a": 1})));
+    assert_eq!(result.value(), Some(json!({"a": 1})));
     assert!(server.requests()[0].starts_with(&format!("GET /v1/sessions/{}/result?waitMs=25000 ", session_id())));
 }
 

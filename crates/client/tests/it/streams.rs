@@ -2,6 +2,7 @@
 
 use client::ClientError;
 use futures::StreamExt;
+use serde_json::json;
 use wire::{ErrorCode, SessionResult, StreamFrame};
 
 use crate::script::{Script, Server, header, problem, session_id, stream, stream_bytes};
@@ -181,11 +182,13 @@ async fn the_largest_honest_result_is_read() {
         kill_reason: None,
         fault: None,
         exit_code: Some(0),
-        result: Some("\"".repeat(1024 * 1024 / 2).into()),
+        result: Some(json!("\"".repeat(1024 * 1024 / 2)).into()),
         stdout_tail: control.clone(),
         stdout_truncated: true,
+        stdout_tail_offset: 1,
         stderr_tail: control,
         stderr_truncated: true,
+        stderr_tail_offset: 1,
         artifacts: vec![],
         usage: wire::Usage::default(),
         denials: vec![],

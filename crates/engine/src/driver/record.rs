@@ -49,7 +49,7 @@ impl Driver {
             .expect("a driver ends its session once, and before it reclaims it");
         let collected = match &result.result {
             Some(value) => {
-                let text = value.to_string();
+                let text = value.as_str();
                 json!({ "bytes": text.len(), "sha256": hex::encode(Sha256::digest(text.as_bytes())) })
             }
             None => json!({ "bytes": 0 }),

@@ -13,7 +13,7 @@ use backend::{
 use model::phase::{Event, State, Verdict};
 use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use wire::{FaultCode, KillReason, StreamFrame, Usage};
+use wire::{FaultCode, JsonText, KillReason, StreamFrame, Usage};
 
 use crate::{
     driver::{
@@ -37,7 +37,7 @@ pub(super) struct Run {
     pub(super) verdict: Verdict,
     pub(super) usage: Usage,
     /// The last JSON given to `enclave.result`.
-    pub(super) given: Option<serde_json::Value>,
+    pub(super) given: Option<JsonText>,
     pub(super) tails: Tails,
 }
 
@@ -320,13 +320,12 @@ impl Driver {
         }
     }
 
-    /// The result is JSON from a hostile place: it is parsed and bounded, or refused where the caller sees it.
-    fn parse_result(&self, collected: &mut Collected) -> Option<serde_json::Value> {
+    /// The result is JSON from a hostile place: it is read through and bounded, or refused where the caller sees it.
+    fn parse_result(&self, collected: &mut Collected) -> Option<JsonText> {
         let json = collected.result.take()?;
-        let refused = match serde_json::from_slice(&json) {
-            Ok(value) if wire::json_depth(&value) <= MAX_RESULT_DEPTH => return Some(value),
-            Ok(_) => format!("it is nested deeper than {MAX_RESULT_DEPTH} levels"),
-            Err(error) => error.to_string(),
+        let refused = match JsonText::parse(&json, MAX_RESULT_DEPTH) {
+            Ok(text) => return Some(text),
+            Err(error) => error,
         };
         let line = format!("enclave: the result was refused: {refused}\n");
         if let (Some(chunk), _) = collected.output.push(Stream::Stderr, line.as_bytes()) {

@@ -22,7 +22,7 @@ async fn beyond_ceiling_and_queue_callers_are_told_to_come_again() {
     assert!(matches!(refused, Err(CreateError::Busy { .. })), "{refused:?}");
     world.engine.cancel(&world.caller, first.id).await.unwrap();
     let (_, result, _) = world.end_of(&second).await;
-    assert_eq!(result.result, Some(2.into()));
+    assert_eq!(result.value(), Some(2.into()));
     world.start("# sim: result 3").await;
 }
 

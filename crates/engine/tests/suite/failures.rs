@@ -34,7 +34,7 @@ async fn a_failure_at_any_step_is_told_as_ours_and_leaves_nothing() {
         let (_, result, _) = world.run("# sim: result 1").await;
         assert_eq!(result.fault.map(|fault| fault.code), code, "{step:?}");
         let (_, result, _) = world.run("# sim: result 2").await;
-        assert_eq!(result.result, Some(2.into()), "the next session after {step:?}");
+        assert_eq!(result.value(), Some(2.into()), "the next session after {step:?}");
         world.simulator.failures().clear();
         world.engine.shutdown(PATIENCE).await.unwrap();
         let left = world.standing().await;
@@ -73,7 +73,7 @@ async fn a_step_that_hangs_is_given_up_and_leaves_nothing() {
         assert_eq!((result.fault.map(|fault| fault.code), result.kill_reason), (code, reason), "{step:?}");
         assert_eq!(world.standing().await, [], "after {step:?}");
         let (_, result, _) = world.run("# sim: result 2").await;
-        assert_eq!(result.result, Some(2.into()), "the next session after {step:?}");
+        assert_eq!(result.value(), Some(2.into()), "the next session after {step:?}");
         world.engine.shutdown(PATIENCE).await.unwrap();
     }))
     .await;

@@ -172,8 +172,8 @@ fn killed(result: &SessionResult, reason: KillReason) -> Result<String, String> 
 
 /// A word of what the looking program reported.
 fn text(result: &SessionResult, key: &str) -> Result<String, String> {
-    let found = result.result.as_ref().and_then(|value| value.get(key)?.as_str());
-    found.map(ToOwned::to_owned).ok_or_else(|| match &result.fault {
+    let found = result.value().and_then(|value| value.get(key)?.as_str().map(ToOwned::to_owned));
+    found.ok_or_else(|| match &result.fault {
         Some(fault) => format!("it did not run: {}", fault.detail),
         None => format!("it reported no {key}; it said: {}", result.stderr_tail.lines().last().unwrap_or("nothing")),
     })

@@ -37,7 +37,7 @@ async fn a_signal_lets_running_sessions_finish_and_takes_no_others() {
     let (mut result, mut ended) = (None, None);
     while let Some(frame) = frames.next().await {
         match frame.unwrap().1 {
-            StreamFrame::Result(arrived) => result = arrived.result,
+            StreamFrame::Result(arrived) => result = arrived.value(),
             StreamFrame::End(end) => ended = Some(end.outcome),
             StreamFrame::Audit(_)
             | StreamFrame::Phase(_)

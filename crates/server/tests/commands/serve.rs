@@ -44,7 +44,7 @@ async fn a_client_can_do_everything_that_the_contract_offers() {
     assert!(matches!(frames.last(), Some(StreamFrame::End(end)) if end.outcome == Outcome::Succeeded));
 
     let result = client.result(created.id, Duration::from_secs(10)).await.unwrap();
-    assert_eq!(result.result, Some(serde_json::json!({"a": [1, 2]})));
+    assert_eq!(result.value(), Some(serde_json::json!({"a": [1, 2]})));
     assert_eq!((result.stdout_tail.as_str(), result.stderr_tail.as_str()), ("one\n", "two\n"));
     let session = client.session(created.id).await.unwrap();
     assert_eq!((session.phase, session.outcome), (Phase::TornDown, Some(Outcome::Succeeded)));

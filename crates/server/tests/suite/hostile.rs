@@ -98,7 +98,7 @@ impl Case {
             return Err(format!("expected exit {:?}, got {:?}: {}", self.exit, result.exit_code, told()));
         }
         if let Some(expected) = &self.result
-            && result.result.as_ref().unwrap_or(&Value::Null) != expected
+            && result.value().unwrap_or_default() != *expected
         {
             return Err(format!("expected {expected}, got {:?}: {}", result.result, told()));
         }
@@ -180,7 +180,7 @@ async fn suite(backend: &str) {
         CreateSession { code: Some("# sim: result 42\nenclave.result(42)".into()), ..CreateSession::default() };
     let id = client.create(&honest).await.unwrap().id;
     let result = client.result(id, Duration::from_mins(1)).await.unwrap();
-    assert_eq!(result.result, Some(Value::from(42)), "the next session does not run as if nothing had been");
+    assert_eq!(result.value(), Some(Value::from(42)), "the next session does not run as if nothing had been");
     println!("{} hostile programs on {backend}", cases.len());
     server.audit_verifies().unwrap();
 }

@@ -12,8 +12,8 @@ use model::audit::Draft;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditType, Egress, Enforcement, ExecMode, Isolation, KeyId, Language, LimitsView, OrgId, Outcome,
-    Phase, Role, Session, SessionId, SessionResult, Timestamp, Usage,
+    AuditEvent, AuditType, Egress, Enforcement, ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId,
+    Outcome, Phase, Role, Session, SessionId, SessionResult, Timestamp, Usage,
 };
 
 use crate::{
@@ -201,11 +201,13 @@ pub fn result(session: SessionId, value: Option<Value>) -> SessionResult {
         kill_reason: None,
         fault: None,
         exit_code: Some(0),
-        result: value,
+        result: value.map(JsonText::from),
         stdout_tail: "out\n".to_owned(),
         stdout_truncated: false,
+        stdout_tail_offset: 0,
         stderr_tail: String::new(),
         stderr_truncated: true,
+        stderr_tail_offset: 7,
         artifacts: Vec::new(),
         usage: Usage { cpu_ms: 1, memory_peak_bytes: 2, wall_ms: 3, egress_bytes: 4 },
         denials: Vec::new(),
