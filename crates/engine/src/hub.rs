@@ -1,8 +1,9 @@
 //! The event hub: each session's frames, numbered, kept within bounds for late and returning readers.
 //!
-//! Frames of output share one budget over all sessions. When it is used up the oldest output of the session that is
-//! writing goes first, then that of finished sessions; what was dropped is remembered as a gap that readers are told of.
-//! Frames that are not output are few and small, and are never dropped while the session is kept.
+//! The frames of all sessions share one budget. When it is used up, finished sessions make room first; then the session
+//! that is writing drops its oldest output, down to a floor that nobody else can take from it. No session keeps more than
+//! its share. What was dropped is remembered as a gap that readers are told of. Frames that are not output are few and
+//! small, and are never dropped while the session is kept.
 
 use std::{
     collections::VecDeque,
@@ -20,8 +21,15 @@ use wire::{FrameKind, Gap, StreamFrame};
 
 /// Part of the whole budget that one session's output may take.
 const SHARE: usize = 4;
+/// What the output of a session that runs may take whatever the others hold: more than the largest frame, so that readers
+/// who follow it miss nothing.
+const FLOOR: usize = 256 * 1024;
 /// What a frame costs beside its text.
 const FRAME_COST: usize = 64;
+
+/// The largest frame number: the largest whole number that every JSON reader holds exactly. No session has so many
+/// frames; the end of a session that is put together from the store has it, so that nothing is behind it.
+pub const MAX_SEQ: u64 = (1 << 53) - 1;
 
 /// A numbered frame, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,23 +42,63 @@ pub struct Frame {
     pub data: Arc<str>,
 }
 
+impl Frame {
+    pub(crate) fn new(seq: u64, frame: &StreamFrame) -> Self {
+        let data = serde_json::to_string(frame).expect("frames have string keys only").into();
+        Self { seq, kind: frame.kind(), data }
+    }
+
+    fn is_output(&self) -> bool {
+        matches!(self.kind, FrameKind::Stdout | FrameKind::Stderr)
+    }
+
+    /// What it counts against the budget. A result is kept once more, for those who ask for it alone.
+    fn cost(&self) -> usize {
+        let copies = if self.kind == FrameKind::Result { 2 } else { 1 };
+        self.data.len() * copies + FRAME_COST
+    }
+}
+
 /// Frames as they come. Ends behind the `end` frame.
 pub type FrameStream = Pin<Box<dyn Stream<Item = Frame> + Send>>;
 
 /// Bytes that all hubs together hold.
-#[derive(Debug)]
 pub(crate) struct ReplayBudget {
     held: AtomicUsize,
     limit: usize,
+    /// Lets go of a session that has finished; false when there is none.
+    forget: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl ReplayBudget {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), limit })
+    pub(crate) fn new(limit: usize, forget: impl Fn() -> bool + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), limit, forget: Box::new(forget) })
     }
 
     pub(crate) fn is_over(&self) -> bool {
         self.held.load(Ordering::Relaxed) > self.limit
+    }
+
+    /// Counts `cost` in. Takes locks of the registry and of other hubs: to be called without one.
+    fn take(&self, cost: usize) {
+        self.held.fetch_add(cost, Ordering::Relaxed);
+        while self.is_over() && (self.forget)() {}
+    }
+
+    fn give_back(&self, cost: usize) {
+        self.held.fetch_sub(cost, Ordering::Relaxed);
+    }
+
+    /// Whether a session whose output costs so much has to drop some of it.
+    fn is_too_much(&self, output_cost: usize) -> bool {
+        let share = self.limit / SHARE;
+        output_cost > share || (self.is_over() && output_cost > FLOOR.min(share))
+    }
+}
+
+impl fmt::Debug for ReplayBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplayBudget").field("held", &self.held).field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
@@ -65,31 +113,26 @@ pub(crate) struct Hub {
 #[derive(Default)]
 struct Log {
     entries: VecDeque<Entry>,
-    last: u64,
+    /// Behind the last frame.
+    end: Place,
     /// Cost of the output frames that are held.
     output_cost: usize,
     ended: bool,
 }
 
-enum Entry {
-    Frame {
-        frame: Frame,
-        output_bytes: usize,
-    },
-    /// Output frames `first..=last` were dropped.
-    Dropped {
-        last: u64,
-        bytes: u64,
-    },
+/// How far somebody is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    /// Number of the last frame.
+    seq: u64,
+    /// Bytes of output up to there.
+    bytes: u64,
 }
 
-impl Entry {
-    fn last_seq(&self) -> u64 {
-        match self {
-            Self::Frame { frame, .. } => frame.seq,
-            Self::Dropped { last, .. } => *last,
-        }
-    }
+/// A frame, or output frames that were dropped, and the place behind it.
+struct Entry {
+    end: Place,
+    frame: Option<Frame>,
 }
 
 impl Hub {
@@ -97,32 +140,23 @@ impl Hub {
         Self { log: Mutex::default(), budget, last: watch::Sender::new(0) }
     }
 
-    /// Adds a frame.
+    /// Adds a frame. A session has one writer.
     pub(crate) fn publish(&self, frame: &StreamFrame) {
-        let data: Arc<str> = serde_json::to_string(frame).expect("frames have string keys only").into();
-        let output_bytes = match frame {
-            StreamFrame::Stdout(chunk) | StreamFrame::Stderr(chunk) => chunk_bytes(chunk),
-            StreamFrame::Result(_)
-            | StreamFrame::Audit(_)
-            | StreamFrame::Phase(_)
-            | StreamFrame::Gap(_)
-            | StreamFrame::End(_) => 0,
-        };
+        let before = self.log().end;
+        let end = Place { seq: before.seq + 1, bytes: before.bytes + output_bytes(frame) };
+        let ended = matches!(frame, StreamFrame::End(_));
+        let frame = Frame::new(end.seq, frame);
+        self.budget.take(frame.cost());
         let mut log = self.log();
-        log.last += 1;
-        log.ended |= matches!(frame, StreamFrame::End(_));
-        let frame = Frame { seq: log.last, kind: frame.kind(), data };
-        self.budget.held.fetch_add(cost(&frame), Ordering::Relaxed);
-        if output_bytes > 0 {
-            log.output_cost += cost(&frame);
+        log.end = end;
+        log.ended |= ended;
+        if frame.is_output() {
+            log.output_cost += frame.cost();
         }
-        log.entries.push_back(Entry::Frame { frame, output_bytes });
-        while log.output_cost > self.budget.limit / SHARE || (self.budget.is_over() && log.output_cost > 0) {
-            self.drop_oldest_output(&mut log);
-        }
-        let last = log.last;
+        log.entries.push_back(Entry { end, frame: Some(frame) });
+        while self.budget.is_too_much(log.output_cost) && self.drop_oldest_output(&mut log) {}
         drop(log);
-        self.last.send_replace(last);
+        self.last.send_replace(end.seq);
     }
 
     /// Ends every stream without an `end` frame: there is more to say, but not here.
@@ -134,45 +168,32 @@ impl Hub {
     /// Drops all output that is held; readers that come later are told of the gap.
     pub(crate) fn drop_output(&self) {
         let mut log = self.log();
-        while log.output_cost > 0 {
-            self.drop_oldest_output(&mut log);
-        }
+        while self.drop_oldest_output(&mut log) {}
     }
 
-    fn drop_oldest_output(&self, log: &mut Log) {
-        let oldest = log
-            .entries
-            .iter()
-            .position(|entry| matches!(entry, Entry::Frame { output_bytes, .. } if *output_bytes > 0));
-        let Some(at) = oldest else {
-            log.output_cost = 0;
-            return;
-        };
-        let Entry::Frame { frame, output_bytes } = &log.entries[at] else { return };
-        let (seq, freed) = (frame.seq, cost(frame));
-        let bytes = u64::try_from(*output_bytes).unwrap_or(u64::MAX);
-        log.output_cost -= freed;
-        self.budget.held.fetch_sub(freed, Ordering::Relaxed);
-        let joins = at.checked_sub(1).and_then(|before| log.entries.get_mut(before));
-        if let Some(Entry::Dropped { last, bytes: dropped }) = joins {
-            *last = seq;
-            *dropped += bytes;
+    /// False when there is none.
+    fn drop_oldest_output(&self, log: &mut Log) -> bool {
+        let is_output = |entry: &Entry| entry.frame.as_ref().is_some_and(Frame::is_output);
+        let Some(at) = log.entries.iter().position(is_output) else { return false };
+        let Some(frame) = log.entries[at].frame.take() else { return false };
+        log.output_cost -= frame.cost();
+        self.budget.give_back(frame.cost());
+        let end = log.entries[at].end;
+        if let Some(before) = at.checked_sub(1).filter(|before| log.entries[*before].frame.is_none()) {
+            log.entries[before].end = end;
             log.entries.remove(at);
-        } else {
-            log.entries[at] = Entry::Dropped { last: seq, bytes };
         }
+        true
     }
 
-    /// The frame behind `after`, or whether there will be one.
-    fn next(&self, after: u64) -> Next {
+    /// The frame behind `place`, or whether there will be one.
+    fn next(&self, place: Place) -> Next {
         let log = self.log();
-        let at = log.entries.partition_point(|entry| entry.last_seq() <= after);
-        match log.entries.get(at) {
-            Some(Entry::Frame { frame, .. }) => Next::Frame(frame.clone()),
-            Some(Entry::Dropped { last, bytes }) => {
-                let gap = StreamFrame::Gap(Gap { dropped_bytes: *bytes });
-                let data = serde_json::to_string(&gap).expect("frames have string keys only").into();
-                Next::Frame(Frame { seq: *last, kind: FrameKind::Gap, data })
+        match log.entries.get(log.behind(place.seq)) {
+            Some(Entry { end, frame: Some(frame) }) => Next::Frame(frame.clone(), *end),
+            Some(Entry { end, frame: None }) => {
+                let gap = Gap { dropped_bytes: end.bytes.saturating_sub(place.bytes) };
+                Next::Frame(Frame::new(end.seq, &StreamFrame::Gap(gap)), *end)
             }
             None if log.ended => Next::End,
             None => Next::Wait,
@@ -181,15 +202,13 @@ impl Hub {
 
     /// Every frame behind `after`, then those to come.
     pub(crate) fn subscribe(self: &Arc<Self>, after: u64) -> FrameStream {
-        let start = (Arc::clone(self), self.last.subscribe(), after);
-        Box::pin(stream::unfold(start, |(hub, mut last, after)| async move {
+        let place = self.log().place(after);
+        let start = (Arc::clone(self), self.last.subscribe(), place);
+        Box::pin(stream::unfold(start, |(hub, mut last, place)| async move {
             loop {
                 last.mark_unchanged();
-                match hub.next(after) {
-                    Next::Frame(frame) => {
-                        let seq = frame.seq;
-                        return Some((frame, (hub, last, seq)));
-                    }
+                match hub.next(place) {
+                    Next::Frame(frame, place) => return Some((frame, (hub, last, place))),
                     Next::End => return None,
                     Next::Wait => last.changed().await.ok()?,
                 }
@@ -202,47 +221,59 @@ impl Hub {
     }
 }
 
+impl Log {
+    /// Index of the first entry that has something behind frame `seq`.
+    fn behind(&self, seq: u64) -> usize {
+        self.entries.partition_point(|entry| entry.end.seq <= seq)
+    }
+
+    /// The place of a reader who has read up to frame `seq`. How much of dropped frames that was, nobody knows any more:
+    /// it counts as nothing.
+    fn place(&self, seq: u64) -> Place {
+        let before = self.behind(seq).checked_sub(1);
+        Place { seq, bytes: before.map_or(0, |before| self.entries[before].end.bytes) }
+    }
+}
+
 enum Next {
-    Frame(Frame),
+    /// A frame, and the place behind it.
+    Frame(Frame, Place),
     End,
     Wait,
 }
 
-fn cost(frame: &Frame) -> usize {
-    frame.data.len() + FRAME_COST
-}
-
-fn chunk_bytes(chunk: &wire::Chunk) -> usize {
-    match &chunk.base64 {
-        Some(encoded) => encoded.len() / 4 * 3,
-        None => chunk.text.len(),
-    }
+/// Bytes of the workload in a frame.
+fn output_bytes(frame: &StreamFrame) -> u64 {
+    let bytes = match frame {
+        StreamFrame::Stdout(chunk) | StreamFrame::Stderr(chunk) => match &chunk.base64 {
+            Some(encoded) => encoded.trim_end_matches('=').len() * 3 / 4,
+            None => chunk.text.len(),
+        },
+        StreamFrame::Result(_)
+        | StreamFrame::Audit(_)
+        | StreamFrame::Phase(_)
+        | StreamFrame::Gap(_)
+        | StreamFrame::End(_) => 0,
+    };
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 impl Drop for Hub {
     fn drop(&mut self) {
         let log = self.log.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let held: usize = log
-            .entries
-            .iter()
-            .map(|entry| match entry {
-                Entry::Frame { frame, .. } => cost(frame),
-                Entry::Dropped { .. } => 0,
-            })
-            .sum();
-        self.budget.held.fetch_sub(held, Ordering::Relaxed);
+        self.budget.give_back(log.entries.iter().filter_map(|entry| entry.frame.as_ref()).map(Frame::cost).sum());
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("last", &self.log().last).finish_non_exhaustive()
+        f.debug_struct("Hub").field("last", &self.log().end.seq).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
+    use futures::{FutureExt, StreamExt};
     use wire::{Chunk, End, Outcome};
 
     use super::*;
@@ -255,8 +286,23 @@ mod tests {
         StreamFrame::End(End { outcome: Outcome::Succeeded })
     }
 
+    fn budget(limit: usize) -> Arc<ReplayBudget> {
+        ReplayBudget::new(limit, || false)
+    }
+
     fn hub(limit: usize) -> Arc<Hub> {
-        Arc::new(Hub::new(ReplayBudget::new(limit)))
+        Arc::new(Hub::new(budget(limit)))
+    }
+
+    /// What is there of the hub's frames behind `after`.
+    fn read(hub: &Arc<Hub>, after: u64) -> Vec<Frame> {
+        let mut frames = hub.subscribe(after);
+        std::iter::from_fn(|| frames.next().now_or_never().flatten()).collect()
+    }
+
+    fn gap(frame: &Frame) -> u64 {
+        assert_eq!(frame.kind, FrameKind::Gap);
+        serde_json::from_str::<Gap>(&frame.data).unwrap().dropped_bytes
     }
 
     #[tokio::test]
@@ -294,18 +340,63 @@ mod tests {
         }
         hub.publish(&end());
         let frames: Vec<_> = hub.subscribe(0).collect().await;
-        assert_eq!(frames[0].kind, FrameKind::Gap);
-        let gap: Gap = serde_json::from_str(&frames[0].data).unwrap();
         let kept = frames.iter().filter(|frame| frame.kind == FrameKind::Stdout).count();
-        assert_eq!(gap.dropped_bytes, 50 * u64::try_from(20 - kept).unwrap());
+        assert_eq!(gap(&frames[0]), 50 * u64::try_from(20 - kept).unwrap());
         assert!(kept > 0);
         assert_eq!(frames[0].seq, u64::try_from(20 - kept).unwrap());
         assert_eq!(frames.last().unwrap().kind, FrameKind::End);
     }
 
+    #[test]
+    fn a_gap_is_what_this_reader_missed() {
+        let hub = hub(4 * SHARE * (FRAME_COST + 100));
+        let mut early = hub.subscribe(0);
+        for _ in 0..3 {
+            hub.publish(&text(&"x".repeat(50)));
+            early.next().now_or_never().unwrap();
+        }
+        for _ in 3..20 {
+            hub.publish(&text(&"x".repeat(50)));
+        }
+        let all = read(&hub, 0);
+        let dropped = gap(&all[0]);
+        assert_eq!(gap(&early.next().now_or_never().unwrap().unwrap()), dropped - 150);
+        // Who comes back from the middle of it is told of all of it; behind it there is none.
+        assert_eq!(read(&hub, 3), all);
+        assert_eq!(read(&hub, all[0].seq), all[1..]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_counted_as_they_were() {
+        for (encoded, bytes) in [("/w==", 1), ("//8=", 2), ("////", 3), ("/////w==", 4)] {
+            let chunk = Chunk { text: "\u{fffd}".into(), base64: Some(encoded.into()), offset: 0 };
+            assert_eq!(output_bytes(&StreamFrame::Stderr(chunk)), bytes, "{encoded}");
+        }
+    }
+
+    #[test]
+    fn no_session_takes_the_floor_of_another() {
+        let budget = budget(SHARE << 20);
+        let full: Vec<_> = (0..=SHARE).map(|_| Arc::new(Hub::new(Arc::clone(&budget)))).collect();
+        for hub in &full {
+            for _ in 0..100 {
+                hub.publish(&text(&"x".repeat(10_000)));
+            }
+        }
+        assert!(budget.is_over());
+        let late = Arc::new(Hub::new(Arc::clone(&budget)));
+        let mut reader = late.subscribe(0);
+        for _ in 0..100 {
+            late.publish(&text(&"y".repeat(10_000)));
+            assert_eq!(reader.next().now_or_never().unwrap().unwrap().kind, FrameKind::Stdout);
+        }
+        let kept = read(&late, 0).len() - 1;
+        assert!((FLOOR / 12_000..=FLOOR / 10_000).contains(&kept), "{kept}");
+    }
+
     #[tokio::test]
     async fn a_dropped_hub_gives_its_budget_back() {
-        let budget = ReplayBudget::new(100);
+        let budget = budget(100);
         let hub = Arc::new(Hub::new(Arc::clone(&budget)));
         hub.publish(&end());
         hub.publish(&text("x"));

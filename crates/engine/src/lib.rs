@@ -37,7 +37,7 @@ pub use create::CreateRequest;
 pub use error::{
     AuthError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError, ShutdownError, StartError,
 };
-pub use hub::{Frame, FrameStream};
+pub use hub::{Frame, FrameStream, MAX_SEQ};
 pub use store::{SessionFilter, StoreError};
 
 use crate::{admission::Slots, live::Registry};

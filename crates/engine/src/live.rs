@@ -57,7 +57,7 @@ impl Live {
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    state: Mutex<Held>,
+    held: Arc<Mutex<Held>>,
     budget: Arc<ReplayBudget>,
 }
 
@@ -69,7 +69,10 @@ struct Held {
 
 impl Registry {
     pub(crate) fn new(replay_bytes: usize) -> Self {
-        Self { state: Mutex::default(), budget: ReplayBudget::new(replay_bytes) }
+        let held = Arc::<Mutex<Held>>::default();
+        let kept = Arc::downgrade(&held);
+        let forget = move || kept.upgrade().is_some_and(|held| lock(&held).forget_oldest());
+        Self { held, budget: ReplayBudget::new(replay_bytes, forget) }
     }
 
     /// Enters a session that is about to get its driver.
@@ -94,11 +97,7 @@ impl Registry {
         let mut held = self.held();
         held.finished.push_back(id);
         while held.finished.len() > KEPT || (self.budget.is_over() && held.finished.len() > 1) {
-            let Some(oldest) = held.finished.pop_front() else { break };
-            if let Some(live) = held.sessions.remove(&oldest) {
-                // Readers that are in the middle keep the hub, but not its weight.
-                live.hub.drop_output();
-            }
+            held.forget_oldest();
         }
     }
 
@@ -110,6 +109,64 @@ impl Registry {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
+    }
+}
+
+impl Held {
+    /// Lets go of the session that finished first; false when none has.
+    fn forget_oldest(&mut self) -> bool {
+        let Some(oldest) = self.finished.pop_front() else { return false };
+        if let Some(live) = self.sessions.remove(&oldest) {
+            // Readers that are in the middle keep the hub, but not its weight.
+            live.hub.drop_output();
+        }
+        true
+    }
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::{Chunk, FrameKind, StreamFrame};
+
+    use super::*;
+
+    fn session(n: u8) -> Session {
+        let id = format!("01890a5d-ac96-774b-bcce-b302099a80{n:02x}");
+        let session = serde_json::json!({
+            "id": format!("ses_{id}"), "orgId": format!("org_{id}"), "createdBy": "dev", "phase": "running",
+            "language": "python", "execMode": "oneshot", "backend": "simulator", "isolation": "simulated", "image": "",
+            "limits": {"cpu": 1.0, "memoryBytes": 1, "wallClockMs": 1, "pids": 1, "diskBytes": 1, "outputBytes": 1},
+            "egress": {"mode": "deny_all"}, "serviceBindings": [], "labels": {}, "args": [], "env": {},
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "enforcement": {"kernel": "", "egress": "", "cpu": "", "memory": "", "pids": "", "disk": "", "wallClock": ""},
+        });
+        serde_json::from_value(session).unwrap()
+    }
+
+    fn write(live: &Live) {
+        live.hub.publish(&StreamFrame::Stdout(Chunk { text: "x".repeat(10_000), base64: None, offset: 0 }));
+    }
+
+    #[tokio::test]
+    async fn finished_sessions_make_room_for_those_that_run() {
+        let registry = Registry::new(4 << 20);
+        let sessions: Vec<_> = (0..5).map(session).collect();
+        for finished in &sessions[..4] {
+            let live = registry.enter(finished);
+            (0..100).for_each(|_| write(&live));
+            registry.finish(finished.id);
+        }
+        let running = registry.enter(&sessions[4]);
+        (0..80).for_each(|_| write(&running));
+        let gone = sessions.iter().filter(|session| registry.get(session.org_id, session.id).is_none()).count();
+        assert_eq!(gone, 1, "the oldest, and no more than it takes");
+        let mut frames = running.hub.subscribe(0);
+        let first = futures::StreamExt::next(&mut frames).await.unwrap();
+        assert_eq!((first.seq, first.kind), (1, FrameKind::Stdout));
     }
 }

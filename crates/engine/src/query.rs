@@ -12,7 +12,7 @@ use wire::{
 
 use crate::{
     CancelError, Engine, ListError, ReadError, ResultError,
-    hub::{Frame, FrameStream},
+    hub::{Frame, FrameStream, MAX_SEQ},
     live::Live,
 };
 
@@ -65,6 +65,10 @@ impl Engine {
 
     /// The session's frames behind number `after`, and those to come.
     pub async fn stream(&self, caller: &Caller, id: SessionId, after: u64) -> Result<FrameStream, ReadError> {
+        if after >= MAX_SEQ {
+            self.session(caller, id).await?;
+            return Ok(Box::pin(stream::empty()));
+        }
         match self.live(caller, id) {
             Some(live) => Ok(live.hub.subscribe(after)),
             None => self.stored_stream(caller, id, after).await,
@@ -137,6 +141,7 @@ impl Engine {
 
     /// The stream of a session that this process does not hold: its audit events and what its result repeats of the
     /// output. A reader that comes back from an earlier stream gets only the end, since its numbers mean nothing here.
+    /// The end has the largest number there is: a reader that comes back from it gets nothing, and stays away.
     async fn stored_stream(&self, caller: &Caller, id: SessionId, after: u64) -> Result<FrameStream, ReadError> {
         let tenant = self.inner.store.tenant(caller.org);
         let session = tenant.session(id).await?.ok_or(ReadError::NotFound)?;
@@ -148,8 +153,8 @@ impl Engine {
                 frames.push(StreamFrame::Audit(Box::new(event)));
             }
             if let Some(result) = &result {
-                frames.extend(tail(&result.stdout_tail, result.stdout_truncated, StreamFrame::Stdout));
-                frames.extend(tail(&result.stderr_tail, result.stderr_truncated, StreamFrame::Stderr));
+                frames.extend(tail(&result.stdout_tail, result.stdout_tail_offset, StreamFrame::Stdout));
+                frames.extend(tail(&result.stderr_tail, result.stderr_tail_offset, StreamFrame::Stderr));
             }
         }
         frames.push(StreamFrame::Phase(PhaseChange {
@@ -164,18 +169,17 @@ impl Engine {
         }
         let numbered: Vec<Frame> = (after + 1..)
             .zip(frames)
-            .map(|(seq, frame)| Frame {
-                seq,
-                kind: frame.kind(),
-                data: serde_json::to_string(&frame).expect("frames have string keys only").into(),
+            .map(|(seq, frame)| {
+                let seq = if matches!(frame, StreamFrame::End(_)) { MAX_SEQ } else { seq.min(MAX_SEQ) };
+                Frame::new(seq, &frame)
             })
             .collect();
         Ok(Box::pin(stream::iter(numbered)))
     }
 }
 
-fn tail(text: &str, truncated: bool, kind: fn(Chunk) -> StreamFrame) -> Vec<StreamFrame> {
-    let gap = truncated.then_some(StreamFrame::Gap(Gap { dropped_bytes: 0 }));
-    let chunk = (!text.is_empty()).then(|| kind(Chunk { text: text.to_owned(), base64: None, offset: 0 }));
+fn tail(text: &str, offset: u64, kind: fn(Chunk) -> StreamFrame) -> Vec<StreamFrame> {
+    let gap = (offset > 0).then_some(StreamFrame::Gap(Gap { dropped_bytes: offset }));
+    let chunk = (!text.is_empty()).then(|| kind(Chunk { text: text.to_owned(), base64: None, offset }));
     gap.into_iter().chain(chunk).collect()
 }

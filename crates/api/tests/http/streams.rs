@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use engine::Config;
 use http::{HeaderValue, Method};
 use http_body_util::BodyExt;
 use model::access::Subject;
 use tower::ServiceExt;
-use wire::StreamFrame;
+use wire::{Role, Scope, StreamFrame};
 
 use crate::harness::{Answer, Api, Builder, Key, eventually, request, within};
 
@@ -123,6 +124,44 @@ async fn a_stream_at_its_end_answers_that_nothing_follows() {
     let last = events(&text(&stream(&api, &key, &id, None).await)).last().unwrap().id.to_string();
     let answer = stream(&api, &key, &id, Some(&last)).await;
     assert_eq!((answer.status.as_u16(), answer.bytes.len()), (204, 0));
+}
+
+#[tokio::test]
+async fn audit_events_are_for_callers_who_may_read_them() {
+    let api = Api::start().await;
+    let key = api.owner().await;
+    let narrowed = api.key(api.org, Role::Viewer, Some(vec![Scope::SessionsRead])).await;
+    let id = api.ended_session(&key, CHATTY).await;
+    let all = events(&text(&stream(&api, &key, &id, None).await));
+    let seen = events(&text(&stream(&api, &narrowed, &id, None).await));
+    let without: Vec<_> = all.iter().filter(|event| event.kind != "audit").cloned().collect();
+    assert!(without.len() < all.len());
+    assert_eq!(seen, without);
+    let last = seen.last().unwrap().id.to_string();
+    assert_eq!(stream(&api, &narrowed, &id, Some(&last)).await.status, 204);
+}
+
+#[tokio::test]
+async fn the_end_is_the_end_of_a_session_that_is_no_longer_held_too() {
+    let api = Builder { config: Config { replay_bytes: 1, ..Config::default() }, ..Builder::default() }.start().await;
+    let key = api.owner().await;
+    let id = api.ended_session(&key, &["output 100000", "exit 0"]).await;
+    // Nothing is kept but the session that finished last.
+    api.ended_session(&key, &["exit 0"]).await;
+    let all = events(&text(&stream(&api, &key, &id, None).await));
+    let [.., gap, stdout, _phase, _result, end] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((gap.kind.as_str(), stdout.kind.as_str(), end.kind.as_str()), ("gap", "stdout", "end"));
+    let StreamFrame::Stdout(chunk) = StreamFrame::parse(&stdout.kind, &stdout.data).unwrap().unwrap() else { panic!() };
+    assert_eq!(gap.data, format!("{{\"droppedBytes\":{}}}", chunk.offset));
+    assert_eq!(chunk.offset + chunk.text.len() as u64, 100_000);
+    let mut after = stdout.id;
+    for rest in [3, 0] {
+        let answer = stream(&api, &key, &id, Some(&after.to_string())).await;
+        assert_eq!(answer.status, if rest > 0 { 200 } else { 204 });
+        let events = events(&text(&answer));
+        assert_eq!(events.len(), rest, "{events:#?}");
+        after = events.last().map_or(after, |event| event.id);
+    }
 }
 
 #[tokio::test]

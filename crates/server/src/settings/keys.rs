@@ -137,8 +137,8 @@ pub(crate) const KEYS: &[Key] = &[
         section: SESSIONS,
         value: "SIZE",
         default: Text("64MiB"),
-        help: "Output kept in memory for late and returning readers of streams, over all sessions. What has to be \
-               dropped is said in a gap frame.",
+        help: "Output kept in memory for late and returning readers of streams, over all sessions; a running session \
+               keeps 256 KiB whatever the others hold. What has to be dropped is said in a gap frame.",
     },
     Key {
         name: "drain_seconds",

@@ -1,15 +1,16 @@
 //! `GET /v1/sessions/{id}/stream`
 
-use std::pin::Pin;
+use std::{future::ready, pin::Pin};
 
 use axum::{
     Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
+use engine::MAX_SEQ;
 use futures::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderName, StatusCode, header};
-use wire::{FieldError, SessionId, StreamFrame};
+use wire::{FieldError, FrameKind, Scope, SessionId, StreamFrame};
 
 use crate::{
     failure::Failure,
@@ -21,15 +22,13 @@ use crate::{
 };
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
-/// The largest whole number that every JSON reader holds exactly; no session has so many frames.
-const MAX_SEQ: u64 = (1 << 53) - 1;
 
 /// A session's frames, as server-sent events
 ///
 /// From the first frame, or behind the one that `Last-Event-ID` names. Each event has a sequence number (`id`), a kind
 /// (`event`: `phase`, `stdout`, `stderr`, `audit`, `result`, `gap`, `end`) and JSON (`data`). `end` is the last one.
-/// Where output had to be dropped, a `gap` event says how much. A comment comes every 15 seconds; a stream whose key was
-/// revoked ends there at the latest.
+/// Where output had to be dropped, a `gap` event says how much. `audit` events are left out for callers without the scope
+/// `audit:read`. A comment comes every 15 seconds; a stream whose key was revoked ends there at the latest.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}/stream", operation_id = "streamSession", tag = "sessions",
     params(
@@ -59,7 +58,9 @@ pub(crate) async fn stream_session(
     if !faults.is_empty() {
         return Err(Failure::invalid(faults));
     }
-    let mut frames = app.engine().stream(&standing.caller, id, after).await?.peekable();
+    let audit = standing.caller.allows(Scope::AuditRead);
+    let frames = app.engine().stream(&standing.caller, id, after).await?;
+    let mut frames = frames.filter(move |frame| ready(audit || frame.kind != FrameKind::Audit)).peekable();
     // A browser's EventSource comes back for ever to a stream that closes; 204 is what stops it.
     if matches!(Pin::new(&mut frames).peek().now_or_never(), Some(None)) {
         return Ok(StatusCode::NO_CONTENT.into_response());
