@@ -51,7 +51,7 @@ async fn a_sandbox_is_killed_while_the_exit_of_its_program_cannot_be_recorded() 
     eventually("it is killed", async || world.backend.kills.load(Ordering::SeqCst) > 0).await;
     world.orders.allow();
     let (_, result, _) = world.end_of(&session).await;
-    assert_eq!((result.outcome, result.result), (Outcome::Succeeded, Some(1.into())));
+    assert_eq!((result.outcome, result.value()), (Outcome::Succeeded, Some(1.into())));
 }
 
 #[tokio::test]
