@@ -11,6 +11,7 @@ mod finish;
 mod manifest;
 mod progress;
 mod recipe;
+mod snapshot;
 
 use std::{path::Path, process::ExitCode};
 

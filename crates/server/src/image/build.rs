@@ -21,6 +21,7 @@ use super::{
     manifest::{self, Image, ImageError, ImageLanguage, MANIFEST, Manifest, Package, ROOTFS, Rootfs},
     progress::Progress,
     recipe::{Recipe, triplet},
+    snapshot,
 };
 
 /// Space for the unpacked tree, its packages and the file system made from them; a standard image peaks at 1.1 GiB.
@@ -60,7 +61,7 @@ pub(crate) enum BuildError {
     Io { what: String, source: io::Error },
 }
 
-fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> BuildError {
+pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> BuildError {
     move |source| BuildError::Io { what: what.into(), source }
 }
 
@@ -116,6 +117,11 @@ pub(crate) fn build(
         languages(&root)
     })?;
     progress.step("compile Python's library, so that imports are fast", || compile(&root))?;
+    if let Err(error) = progress.step("start Node once, so that it starts faster from now on", || snapshot::make(&root))
+    {
+        // Such an image is as good, and slower.
+        progress.note(&format!("Node has no start-up snapshot, and starts more slowly: {error}"));
+    }
     let home = stage.path().join("image");
     let rootfs = progress.step("write the file system and its digest", || pack(&root, &home))?;
     let image = Manifest {
@@ -177,7 +183,7 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Runs a program quietly; what it said is part of the error.
-fn execute(what: &'static str, command: &mut Command) -> Result<Vec<u8>, BuildError> {
+pub(super) fn execute(what: &'static str, command: &mut Command) -> Result<Vec<u8>, BuildError> {
     let output = command.stdin(Stdio::null()).output().map_err(io(format!("starting {what}")))?;
     if output.status.success() {
         return Ok(output.stdout);

@@ -41,6 +41,12 @@ impl Progress {
         result
     }
 
+    /// Says something that is no step.
+    #[expect(clippy::unused_self, reason = "said among the steps of a build, by what shows those")]
+    pub(crate) fn note(&self, message: &str) {
+        eprintln!("            {message}");
+    }
+
     /// Announces the result.
     pub(crate) fn finish(self, message: &str) {
         eprintln!("  {:>6.1} s  {message}", self.started.elapsed().as_secs_f64());

@@ -47,7 +47,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// The steps after unpacking are part of the recipe: when they change, images are built anew.
-const STEPS: &[&str] = &[include_str!("build.rs"), include_str!("finish.rs")];
+const STEPS: &[&str] = &[include_str!("build.rs"), include_str!("finish.rs"), include_str!("snapshot.rs")];
 
 /// Debian's releases by name, to tell them from Ubuntu's.
 const DEBIAN: &[&str] = &["bookworm", "trixie", "forky", "duke", "sid", "stable", "oldstable", "testing", "unstable"];
