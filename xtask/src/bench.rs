@@ -7,7 +7,7 @@
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -251,7 +251,8 @@ impl Server {
     async fn start(backend: &str, extra: &[&str]) -> anyhow::Result<Self> {
         let data = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/enclave");
+        // Built a moment ago into the directory that this program is in.
+        let binary = std::env::current_exe()?.with_file_name("enclave");
         let log = data.path().join("log");
         let child = Command::new(std::env::var_os("ENCLAVE_BINARY").map_or(binary, PathBuf::from))
             .args(["serve", "--profile", "dev", "--backend", backend, "--listen", &format!("127.0.0.1:{port}")])

@@ -101,10 +101,15 @@ impl OpenError {
             } => error,
             Self::Directory { .. } | Self::Migrate { .. } => return false,
         };
-        // The primary code is the lowest byte of the extended ones.
-        let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-        code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
+        is_busy(error)
     }
+}
+
+/// Whether SQLite says that another process has the file.
+pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
+    // The primary code is the lowest byte of the extended ones.
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 /// What SQLite says of a file that another process has.

@@ -31,7 +31,7 @@ use crate::{
 use write::{Operation, Writer};
 
 /// How long a connection waits for another process (the CLI, say) that is writing.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(10);
 /// Between two tries to open a file that is busy.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
@@ -97,7 +97,8 @@ async fn connect(path: &Path) -> Result<(Writer, SqlitePool), OpenError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
-        .busy_timeout(BUSY);
+        // The writer waits by itself.
+        .busy_timeout(Duration::ZERO);
     let mut connection = options.connect().await.map_err(opening)?;
     // All of it in one transaction that nobody else can be in: several processes may find the same new file.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(opening)?;
@@ -108,7 +109,7 @@ async fn connect(path: &Path) -> Result<(Writer, SqlitePool), OpenError> {
     transaction.commit().await.map_err(opening)?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
-        .connect_with(options.clone().read_only(true))
+        .connect_with(options.clone().read_only(true).busy_timeout(BUSY))
         .await
         .map_err(opening)?;
     Ok((Writer::start(connection, options), readers))

@@ -8,7 +8,7 @@ mod batch;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use model::audit::Draft;
@@ -20,16 +20,19 @@ use tokio::{
 use wire::{AuditEvent, KeyId, OrgId, Timestamp};
 
 use self::batch::{Batch, Outcome, Refused};
-use crate::{CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError};
+use super::BUSY;
+use crate::{CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError, error::is_busy};
 
 /// Operations that wait for the writer; more wait to be queued.
 const QUEUE: usize = 1024;
 /// Operations in one transaction: bounds how long the first of them waits for the last.
 const BATCH: usize = 256;
 
-/// Between two transactions when the next one is due already. SQLite lets other processes on the file (`enclave key`, say)
-/// wait by looking again every now and then: without a gap they would never find it free.
+/// A gap between two transactions, and the time between two looks for one. SQLite knows no queue of processes: without gaps
+/// another one on the file (`enclave key`, say) would hardly ever find it free.
 const BREATH: Duration = Duration::from_millis(1);
+/// How long transactions may follow one another without a gap.
+const HELD_BREATH: Duration = Duration::from_millis(10);
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
@@ -86,10 +89,14 @@ async fn run(
     mut operations: mpsc::Receiver<Operation>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut breathed = Instant::now();
     while operations.recv_many(&mut batch, BATCH).await > 0 {
         write(&mut connection, &options, &mut batch).await;
-        if !operations.is_empty() {
+        if operations.is_empty() {
+            breathed = Instant::now();
+        } else if breathed.elapsed() >= HELD_BREATH {
             tokio::time::sleep(BREATH).await;
+            breathed = Instant::now();
         }
     }
     if let Some(connection) = connection
@@ -134,9 +141,22 @@ async fn write(connection: &mut Option<SqliteConnection>, options: &SqliteConnec
 /// Sends an answer; called after the commit.
 type Answer = Box<dyn FnOnce() + Send>;
 
+/// Begins a transaction, once no other process is in one. Looks again more often than SQLite would, so as to find the gap
+/// that a busy writer leaves.
+async fn begin(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(BREATH).await,
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// A transaction. One that fails is taken back by the caller, who closes the connection.
 async fn attempt(connection: &mut SqliteConnection, batch: &mut Vec<Operation>) -> Result<Vec<Answer>, sqlx::Error> {
-    let transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let mut work = Batch::new(transaction);
+    begin(connection).await?;
+    let mut work = Batch::new(connection);
     let mut outcomes = Vec::with_capacity(batch.len());
     for operation in batch.iter() {
         outcomes.push(work.carry_out(operation).await?);

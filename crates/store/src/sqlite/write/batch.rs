@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use model::audit::{Draft, Head, Unsealable, canonical_event};
-use sqlx::Row as _;
+use sqlx::{Row as _, SqliteConnection};
 use wire::{AuditEvent, KeyId, OrgId, Phase, Timestamp};
 
 use super::Operation;
@@ -31,7 +31,7 @@ pub(super) enum Refused {
 }
 
 pub(super) struct Batch<'c> {
-    connection: sqlx::Transaction<'c, sqlx::Sqlite>,
+    connection: &'c mut SqliteConnection,
     /// Ends of the chains that this transaction has touched.
     chains: HashMap<OrgId, Head>,
     /// Entries to insert: org, position, session, hash, canonical text.
@@ -39,7 +39,8 @@ pub(super) struct Batch<'c> {
 }
 
 impl<'c> Batch<'c> {
-    pub(super) fn new(connection: sqlx::Transaction<'c, sqlx::Sqlite>) -> Self {
+    /// For a connection on which a transaction has begun.
+    pub(super) fn new(connection: &'c mut SqliteConnection) -> Self {
         Self { connection, chains: HashMap::new(), sealed: Vec::new() }
     }
 
@@ -266,7 +267,7 @@ impl<'c> Batch<'c> {
         events
     }
 
-    pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
+    pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
         if !self.sealed.is_empty() {
             // One statement for all of them: a statement costs more than a row.
             sqlx::query(
@@ -285,7 +286,7 @@ impl<'c> Batch<'c> {
                     .await?;
             }
         }
-        self.connection.commit().await
+        sqlx::query("COMMIT").execute(&mut *self.connection).await.map(drop)
     }
 }
 
