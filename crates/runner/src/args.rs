@@ -7,7 +7,7 @@ use protocol::Language;
 /// What is printed after a mistake.
 pub(crate) const USAGE: &str =
     "usage: enclave-runner --language python|node [--cgroup DIR] [--disk DIR] [--workspace DIR] [--snapshots DIR]
-       enclave-runner --language node --write-snapshot DIR";
+       enclave-runner --language python|node --write-snapshot DIR";
 
 /// What the backend asked for. An option that is given is a demand: what cannot be had is a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]

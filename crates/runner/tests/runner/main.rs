@@ -1,5 +1,6 @@
 //! The runner as a process: real frames, real interpreters, an ordinary user. What a host lacks is a printed skip.
 
+mod compiled;
 mod host;
 mod hostile;
 mod node;

@@ -117,10 +117,11 @@ pub(crate) fn build(
         languages(&root)
     })?;
     progress.step("compile Python's library, so that imports are fast", || compile(&root))?;
-    if let Err(error) = progress.step("start Node once, so that it starts faster from now on", || snapshot::make(&root))
+    if let Err(error) =
+        progress.step("start both languages once, so that they start faster from now on", || snapshot::make(&root))
     {
         // Such an image is as good, and slower.
-        progress.note(&format!("Node has no start-up snapshot, and starts more slowly: {error}"));
+        progress.note(&format!("there is no start-up snapshot, and programs start more slowly: {error}"));
     }
     let home = stage.path().join("image");
     let rootfs = progress.step("write the file system and its digest", || pack(&root, &home))?;
