@@ -130,12 +130,17 @@ async fn attempt(
     if shown > SHOWN_LINES {
         screen.output("...");
     }
-    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ms = since(began);
     let result = result.context("the stream ended without a result")?;
     let session = client.session(created.id).await?;
     let observed = observe(case, &result, canary);
     let ok = observed == case.expected;
     Ok((Check { name: case.name, expected: case.expected.clone(), observed, ok, ms }, session))
+}
+
+/// Milliseconds.
+fn since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What happened, in the words of the expectation.
@@ -155,7 +160,7 @@ fn observe(case: &Case, result: &SessionResult, canary: &Canary) -> String {
 }
 
 fn failed(case: &Case, error: &anyhow::Error, began: Instant) -> Check {
-    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ms = since(began);
     Check { name: case.name, expected: case.expected.clone(), observed: format!("{error:#}"), ok: false, ms }
 }
 
@@ -186,7 +191,7 @@ async fn residue_check(client: &Client, sessions: &[Session], data: &Path, scree
     }
     left.extend(residue::search(&sandboxes, data));
     let observed = if left.is_empty() { "nothing".to_owned() } else { left.join("; ") };
-    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ms = since(began);
     let check = Check { name: "residue", expected: "nothing".into(), ok: observed == "nothing", observed, ms };
     screen.detail(&format!(
         "looked for processes, cgroups, mounts and files of {} sandboxes on this host",
@@ -197,7 +202,7 @@ async fn residue_check(client: &Client, sessions: &[Session], data: &Path, scree
 }
 
 fn audit_check(verified: anyhow::Result<u64>, began: Instant, screen: &mut Screen) -> Check {
-    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ms = since(began);
     screen.say("audit: the log's hash chain, checked from the first entry to the last");
     let (observed, ok) = match verified {
         Ok(0) => ("the log is empty".to_owned(), false),

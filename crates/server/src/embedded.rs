@@ -8,6 +8,7 @@
 //! the sandboxes that were left. When it ends by itself, the slot is removed.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
@@ -168,9 +169,10 @@ impl Slot {
     /// server's.
     fn take(parent: &Path) -> anyhow::Result<Self> {
         let parent_dir = DataDir::prepare(parent, true)?;
-        let mut numbers: Vec<u32> = (0..SLOTS).collect();
-        numbers.sort_by_key(|number| !parent_dir.path().join(number.to_string()).exists());
-        for number in numbers {
+        let entries = fs::read_dir(parent_dir.path())?;
+        let left: BTreeSet<u32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        let free = (0..SLOTS).filter(|number| !left.contains(number));
+        for number in left.iter().copied().chain(free) {
             let lock_path = parent_dir.path().join(format!("{number}.lock"));
             let Some(lock) = try_lock(&lock_path).with_context(|| lock_path.display().to_string())? else { continue };
             let dir = DataDir::prepare(&parent_dir.path().join(number.to_string()), true)?;

@@ -9,3 +9,6 @@ mod keys;
 mod place;
 mod run;
 mod serve;
+
+#[path = "../shared/leave.rs"]
+mod leave;

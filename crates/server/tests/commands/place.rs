@@ -17,9 +17,6 @@ use tempfile::TempDir;
 /// How long anything here may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long a server that is not needed any more may take to leave.
-const LEAVING: Duration = Duration::from_secs(10);
-
 pub(crate) struct Place {
     temp: TempDir,
 }
@@ -188,16 +185,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Asked first: a server that is killed leaves its cgroups to a next one, and here there is none.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        }
-        let until = Instant::now() + LEAVING;
-        while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        crate::leave::leave(&mut self.child);
     }
 }
 

@@ -9,3 +9,6 @@ mod server;
 
 #[path = "../../src/demo/residue.rs"]
 mod residue;
+
+#[path = "../shared/leave.rs"]
+mod leave;

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use model::audit::Head;
 use sha2::{Digest, Sha256};
-use sqlx::{Row, SqlitePool};
+use sqlx::{Row, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 use wire::{AuditEvent, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
 
 use crate::{
@@ -29,20 +29,27 @@ pub(super) async fn repeated(
     org: OrgId,
     idempotency: &Idempotency,
 ) -> Result<Option<Session>, CreateError> {
-    let earlier = sqlx::query(
-        "SELECT s.body, i.digest FROM idempotency i JOIN sessions s ON s.org_id = i.org_id AND s.id = i.session_id \
-         WHERE i.org_id = ? AND i.key = ?",
-    )
-    .bind(org.to_string())
-    .bind(&idempotency.key)
-    .fetch_optional(pool)
-    .await
-    .map_err(StoreError::from)?;
-    let Some(earlier) = earlier else { return Ok(None) };
+    let Some(earlier) = by_key(pool, org, &idempotency.key).await.map_err(StoreError::from)? else { return Ok(None) };
     if earlier.try_get::<String, _>(1).map_err(StoreError::from)? != idempotency.request_digest {
         return Err(CreateError::IdempotencyConflict);
     }
     Ok(Some(row::json(&earlier, 0, "sessions")?))
+}
+
+/// `body, digest` of the session that a request with this idempotency key made, and of that request.
+pub(super) async fn by_key<'e>(
+    executor: impl SqliteExecutor<'e>,
+    org: OrgId,
+    key: &str,
+) -> Result<Option<SqliteRow>, sqlx::Error> {
+    sqlx::query(
+        "SELECT s.body, i.digest FROM idempotency i JOIN sessions s ON s.org_id = i.org_id AND s.id = i.session_id \
+         WHERE i.org_id = ? AND i.key = ?",
+    )
+    .bind(org.to_string())
+    .bind(key)
+    .fetch_optional(executor)
+    .await
 }
 
 pub(super) async fn result(pool: &SqlitePool, org: OrgId, id: SessionId) -> Result<Option<SessionResult>, StoreError> {

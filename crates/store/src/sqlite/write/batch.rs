@@ -7,7 +7,10 @@ use sqlx::{Row as _, SqliteConnection};
 use wire::{AuditEvent, KeyId, OrgId, Phase, Timestamp};
 
 use super::Operation;
-use crate::{Created, KeyRecord, NewSession, Org, StoreError, Update, sqlite::row};
+use crate::{
+    Created, KeyRecord, NewSession, Org, StoreError, Update,
+    sqlite::{read, row},
+};
 
 /// What became of an operation, before anybody is told.
 pub(super) enum Outcome {
@@ -80,22 +83,14 @@ impl<'c> Batch<'c> {
             return Ok(Err(refused));
         }
         let (org_id, id) = (org.to_string(), new.session.id.to_string());
-        if let Some(idempotency) = &new.idempotency {
-            let earlier = sqlx::query(
-                "SELECT i.digest, s.body FROM idempotency i JOIN sessions s ON s.org_id = i.org_id AND s.id = i.session_id \
-                 WHERE i.org_id = ? AND i.key = ?",
-            )
-            .bind(&org_id)
-            .bind(&idempotency.key)
-            .fetch_optional(&mut *self.connection)
-            .await?;
-            if let Some(earlier) = earlier {
-                if earlier.try_get::<String, _>(0)? != idempotency.request_digest {
-                    return Ok(Err(Refused::IdempotencyConflict));
-                }
-                let session = serde_json::from_str(&earlier.try_get::<String, _>(1)?);
-                return Ok(session.map(|session| Created::Existing(Box::new(session))).map_err(Refused::Corrupt));
+        if let Some(idempotency) = &new.idempotency
+            && let Some(earlier) = read::by_key(&mut *self.connection, org, &idempotency.key).await?
+        {
+            if earlier.try_get::<String, _>(1)? != idempotency.request_digest {
+                return Ok(Err(Refused::IdempotencyConflict));
             }
+            let session = serde_json::from_str(&earlier.try_get::<String, _>(0)?);
+            return Ok(session.map(|session| Created::Existing(Box::new(session))).map_err(Refused::Corrupt));
         }
         let inserted = sqlx::query(
             "INSERT INTO sessions (org_id, id, phase, body) VALUES (?, ?, ?, ?) ON CONFLICT (org_id, id) DO NOTHING",
