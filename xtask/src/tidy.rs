@@ -16,13 +16,18 @@ const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("protocol", &[], &["tokio", "axum", "sqlx", "serde_json"]),
     ("model", &["wire"], &["tokio", "sqlx", "reqwest", "rand"]),
     ("store", &["model", "wire"], &["axum", "kube"]),
-    ("backend", &["model", "protocol"], &["sqlx", "axum", "kube"]),
+    ("backend", &["model", "protocol", "wire"], &["sqlx", "axum", "kube"]),
     ("backend-gvisor", &["backend", "model", "protocol"], &["sqlx", "axum"]),
+    ("gateway", &["model", "protocol", "wire"], &["axum", "sqlx"]),
     ("runner", &["protocol"], &["tokio", "serde_json"]),
     ("engine", &["backend", "store", "model", "protocol", "wire"], &["axum"]),
     ("api", &["engine", "model", "wire"], &[]),
     ("client", &["wire"], &["axum", "sqlx"]),
-    ("server", &["api", "backend", "backend-gvisor", "client", "engine", "model", "protocol", "store", "wire"], &[]),
+    (
+        "server",
+        &["api", "backend", "backend-gvisor", "client", "engine", "gateway", "model", "protocol", "store", "wire"],
+        &[],
+    ),
     ("xtask", &["client", "wire"], &[]),
 ];
 

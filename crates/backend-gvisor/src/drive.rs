@@ -196,7 +196,7 @@ pub(crate) async fn assign(inner: &Inner, prepared: Prepared, spec: &SandboxSpec
         return Err(AssignError::Gone(id));
     }
     done.map_err(|Failed { step, source }| AssignError::Limit { step, source })?;
-    Ok(Sandbox { id, channel })
+    Ok(Sandbox { id, channel, gateway: None })
 }
 
 /// Makes the directory of a new sandbox: from then on it is listed.

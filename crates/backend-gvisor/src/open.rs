@@ -164,7 +164,8 @@ impl Gvisor {
     }
 
     async fn trial(&self, image: &str) -> Result<(), PrepareError> {
-        let shape = Shape { image: image.to_owned(), language: Language::Python, disk_bytes: TRIAL_DISK_BYTES };
+        let shape =
+            Shape { image: image.to_owned(), language: Language::Python, disk_bytes: TRIAL_DISK_BYTES, egress: false };
         let prepared = self.prepare(&shape).await?;
         match self.destroy(&prepared.id).await {
             Ok(residue) if residue.is_none() => {}

@@ -55,7 +55,7 @@ impl Suite {
     /// For a backend that nobody else uses meanwhile. Sandboxes are made of its first image.
     pub fn new(backend: Arc<dyn SessionBackend>) -> Self {
         let image = backend.capabilities().images.first().cloned().unwrap_or_default();
-        let shape = move |language| Shape { image: image.clone(), language, disk_bytes: DISK_BYTES };
+        let shape = move |language| Shape { image: image.clone(), language, disk_bytes: DISK_BYTES, egress: false };
         Self { backend, shape: Arc::new(shape), patience: PATIENCE, skips: Vec::new(), only: None }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod conformance;
+pub mod gateway;
 pub mod payload;
 pub mod simulator;
 
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 
 pub use channel::Channel;
 pub use error::{AssignError, DestroyError, ObserveError, PrepareError};
+pub use gateway::{Gateway, GatewayEnd, GatewayGone, GatewayHandle};
 pub use model::capability::Capabilities;
 pub use sandbox::{
     Observation, Prepared, Residue, Sandbox, SandboxId, SandboxLimit, SandboxSpec, SandboxUsage, Shape, Termination,

@@ -2,9 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use model::{Language, limits::Limits};
+use model::{Language, gateway::GatewaySpec, limits::Limits};
 
-use crate::Channel;
+use crate::{Channel, Gateway};
 
 /// Name of a sandbox, unique on the host: `sbx-` and 32 hexadecimal digits. It names cgroups, directories and
 /// containers, so nothing else is ever accepted as one.
@@ -59,6 +59,8 @@ pub struct Shape {
     pub language: Language,
     /// Size of the writable file systems together, in bytes: fixed when they are mounted.
     pub disk_bytes: u64,
+    /// Whether there is a way out, to a gateway.
+    pub egress: bool,
 }
 
 /// What a session adds to a shape.
@@ -66,6 +68,8 @@ pub struct Shape {
 pub struct SandboxSpec {
     /// Its limits. `disk_bytes` is the shape's; wall clock and output are the driver's to enforce.
     pub limits: Limits,
+    /// What its gateway has to know; there exactly if the shape has a way out.
+    pub gateway: Option<GatewaySpec>,
 }
 
 /// A booted sandbox that belongs to nobody.
@@ -86,6 +90,8 @@ pub struct Sandbox {
     pub id: SandboxId,
     /// The pipe to its runner.
     pub channel: Channel,
+    /// Its gateway, configured and serving, if it has a way out.
+    pub gateway: Option<Gateway>,
 }
 
 /// A limit that the backend itself watches.

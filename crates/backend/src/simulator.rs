@@ -182,7 +182,7 @@ impl SessionBackend for Simulator {
         self.config.failures.pass(Step::Assign).await.map_err(failed)?;
         let limited = self.find(&id).is_ok_and(|sandbox| sandbox.limit(&spec.limits).is_ok());
         work(Duration::ZERO).await;
-        if limited { Ok(Sandbox { id, channel }) } else { Err(AssignError::Gone(id)) }
+        if limited { Ok(Sandbox { id, channel, gateway: None }) } else { Err(AssignError::Gone(id)) }
     }
 
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {

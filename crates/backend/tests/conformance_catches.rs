@@ -59,7 +59,7 @@ impl SessionBackend for Faulty {
         if self.broken == Broken::ForgetsLimits {
             limits = Limits { memory_bytes: u64::MAX, cpu_time_ms: None, ..limits };
         }
-        self.simulator.assign(prepared, &SandboxSpec { limits }).await
+        self.simulator.assign(prepared, &SandboxSpec { limits, gateway: None }).await
     }
 
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {

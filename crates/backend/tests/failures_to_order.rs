@@ -22,11 +22,11 @@ fn simulator() -> (Arc<Simulator>, FailurePlan) {
 }
 
 fn shape() -> Shape {
-    Shape { image: "default".into(), language: Language::Python, disk_bytes: 1 << 20 }
+    Shape { image: "default".into(), language: Language::Python, disk_bytes: 1 << 20, egress: false }
 }
 
 fn spec() -> SandboxSpec {
-    SandboxSpec { limits: Limits::default() }
+    SandboxSpec { limits: Limits::default(), gateway: None }
 }
 
 async fn prepared(simulator: &Simulator) -> Prepared {

@@ -61,9 +61,10 @@ fn examples() -> Vec<Example> {
 
 /// Frames and usage, and how it ended.
 async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec<String>, Observation) {
-    let shape = Shape { image: "default".into(), language: example.language, disk_bytes: LIMITS.disk_bytes };
+    let shape =
+        Shape { image: "default".into(), language: example.language, disk_bytes: LIMITS.disk_bytes, egress: false };
     let prepared = simulator.prepare(&shape).await.unwrap();
-    let sandbox = simulator.assign(prepared, &SandboxSpec { limits: LIMITS }).await.unwrap();
+    let sandbox = simulator.assign(prepared, &SandboxSpec { limits: LIMITS, gateway: None }).await.unwrap();
     let (mut sender, mut receiver) = sandbox.channel.assign("ses_1");
     let start = Start {
         session_id: "ses_1".into(),

@@ -14,8 +14,8 @@ const SESSIONS: u32 = 20_000;
 #[tokio::test]
 async fn thousands_of_sessions_are_played_each_to_its_end() {
     let simulator = Simulator::new(SimulatorConfig::default());
-    let shape = Shape { image: "default".into(), language: Language::Python, disk_bytes: 1 << 29 };
-    let spec = SandboxSpec { limits: Limits::default() };
+    let shape = Shape { image: "default".into(), language: Language::Python, disk_bytes: 1 << 29, egress: false };
+    let spec = SandboxSpec { limits: Limits::default(), gateway: None };
     let start = HostFrame::Start(Box::new(Start {
         session_id: "ses_1".into(),
         language: protocol::Language::Python,

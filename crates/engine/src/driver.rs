@@ -122,6 +122,7 @@ impl Driver {
             image: self.session.image.clone(),
             language: self.spec.language,
             disk_bytes: self.spec.limits.disk_bytes,
+            egress: false,
         };
         let began = Instant::now();
         let prepared = tokio::select! {
@@ -138,7 +139,7 @@ impl Driver {
         };
         let id = prepared.id.clone();
         self.inner.reaper.own(&id);
-        let spec = SandboxSpec { limits: self.spec.limits };
+        let spec = SandboxSpec { limits: self.spec.limits, gateway: None };
         let sandbox = tokio::select! {
             biased;
             assigned = self.backend.assign(prepared, &spec) => assigned.map_err(|error| {

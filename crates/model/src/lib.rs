@@ -6,8 +6,11 @@
 pub mod access;
 pub mod audit;
 pub mod capability;
+pub mod egress;
+pub mod gateway;
 pub mod limits;
 pub mod phase;
+pub mod secret;
 pub mod session;
 
 pub use wire::{

@@ -1,4 +1,4 @@
-//! Host <-> runner frames and their codec.
+//! Host <-> runner frames and their codec; [`egress`] has what runner and gateway say to one another.
 //!
 //! The host side of a session (the engine's driver, and each backend's handshake) and the runner inside the
 //! sandbox speak these frames over one duplex pipe: stdio of `runsc run`, a vsock stream, an attach stream, an
@@ -10,6 +10,7 @@
 //! This crate goes into the static runner binary, so it depends on nothing of ours and on no runtime.
 
 mod codec;
+pub mod egress;
 mod frame;
 mod order;
 

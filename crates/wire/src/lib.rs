@@ -7,6 +7,7 @@
 mod access;
 mod audit;
 mod backend;
+mod binding;
 mod frame;
 mod id;
 mod json;
@@ -19,8 +20,11 @@ mod time;
 pub use access::{Role, Scope};
 pub use audit::{AuditEvent, AuditPage, AuditSource, AuditType};
 pub use backend::{BackendPage, BackendView, Health, HealthStatus, Isolation, Readiness, ReadyBackend};
+pub use binding::{
+    Binding, BindingAllow, BindingBudget, BindingKind, BindingPage, BindingSecret, BindingSpec, BindingUpstream,
+};
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
-pub use id::{IdError, KeyId, OrgId, SessionId};
+pub use id::{BindingId, IdError, KeyId, OrgId, SessionId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
 pub use json_text::JsonText;
 pub use problem::{ErrorCode, FieldError, Problem};

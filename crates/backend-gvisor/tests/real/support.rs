@@ -83,7 +83,7 @@ impl Program {
     }
 
     pub(crate) fn shape(&self) -> Shape {
-        Shape { image: "default".into(), language: self.language, disk_bytes: self.limits.disk_bytes }
+        Shape { image: "default".into(), language: self.language, disk_bytes: self.limits.disk_bytes, egress: false }
     }
 }
 
@@ -124,7 +124,7 @@ impl Host {
 
     pub(crate) async fn start(&self, program: &Program) -> Running {
         let prepared = self.gvisor.prepare(&program.shape()).await.unwrap();
-        let spec = SandboxSpec { limits: program.limits };
+        let spec = SandboxSpec { limits: program.limits, gateway: None };
         let sandbox = self.gvisor.assign(prepared, &spec).await.unwrap();
         let (mut sender, receiver) = sandbox.channel.assign("ses_1");
         let start = Start {

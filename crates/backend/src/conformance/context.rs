@@ -130,7 +130,7 @@ impl Context {
         env: &[(&str, &str)],
     ) -> Checked<Running> {
         let prepared = self.prepare(&limits).await?;
-        let sandbox = self.backend.assign(prepared, &SandboxSpec { limits }).await?;
+        let sandbox = self.backend.assign(prepared, &SandboxSpec { limits, gateway: None }).await?;
         let session_id = format!("ses_conformance_{}", self.numbered.fetch_add(1, Ordering::Relaxed));
         let (mut sender, receiver) = sandbox.channel.assign(&session_id);
         let start = Start {

@@ -76,7 +76,7 @@ struct Collected {
 
 impl Driver {
     pub(super) async fn supervise(&mut self, sandbox: Sandbox) -> Run {
-        let Sandbox { id, channel } = sandbox;
+        let Sandbox { id, channel, gateway: _ } = sandbox;
         let (mut sender, mut receiver) = channel.assign(&self.session.id.to_string());
         let mut collected = Collected {
             output: Output::new(self.spec.limits.output_bytes),

@@ -162,7 +162,12 @@ async fn residue_is_audited_once_whenever_it_shows() {
 async fn an_orphan_is_removed_although_every_second_look_fails() {
     let world = world_with(Config { orphan_patience: Duration::from_millis(200), ..quick() }).await;
     world.backend.list_badly();
-    let shape = backend::Shape { image: "default".into(), language: wire::Language::Python, disk_bytes: 1 << 20 };
+    let shape = backend::Shape {
+        image: "default".into(),
+        language: wire::Language::Python,
+        disk_bytes: 1 << 20,
+        egress: false,
+    };
     let _orphan = world.simulator.prepare(&shape).await.unwrap();
     eventually("the orphan is gone", async || world.standing().await.is_empty()).await;
 }

@@ -63,7 +63,12 @@ async fn a_session_without_a_recorded_sandbox_waits_for_those_that_are_nobodys()
     let world = world_with(Config { max_concurrency: 1, ..quick() }).await;
     let (running, queued) = (world.start("# sim: hang").await, world.start("# sim: hang").await);
     world.running(&running).await;
-    let shape = backend::Shape { image: "default".into(), language: wire::Language::Python, disk_bytes: 1 << 20 };
+    let shape = backend::Shape {
+        image: "default".into(),
+        language: wire::Language::Python,
+        disk_bytes: 1 << 20,
+        egress: false,
+    };
     let booting = world.simulator.prepare(&shape).await.unwrap().id;
     world.backend.stubborn.lock().unwrap().insert(booting.clone());
     let restarted = world.restarted(hasty(), world.backend.clone()).await;

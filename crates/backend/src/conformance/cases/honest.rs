@@ -74,7 +74,7 @@ pub(super) async fn children_end_with_the_first_process(context: Context) -> Che
 pub(super) async fn a_program_for_another_language_is_a_fault(context: Context) -> Checked {
     let limits = context.limits();
     let prepared = context.prepare(&limits).await?;
-    let sandbox = context.backend.assign(prepared, &SandboxSpec { limits }).await?;
+    let sandbox = context.backend.assign(prepared, &SandboxSpec { limits, gateway: None }).await?;
     let (mut sender, mut receiver) = sandbox.channel.assign("ses_other_language");
     let other = match context.language {
         Language::Python => Language::Node,
