@@ -1,2 +1,5 @@
 //! The only way out of a sandbox: a process of its own for each session, which decides, resolves, connects, adds secrets
 //! and tells what it did.
+
+mod outside;
+mod tell;

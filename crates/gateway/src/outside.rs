@@ -1,0 +1,103 @@
+//! The world outside: names are resolved here, addresses decided, connections made. Nothing else in this process opens
+//! a connection.
+
+use std::{io, net::IpAddr, time::Duration};
+
+use hickory_resolver::TokioResolver;
+use model::{
+    egress::{Host, Policy, Reason, Refused, canonical},
+    gateway::GatewayLimits,
+};
+use tokio::{net::TcpStream, time::timeout};
+
+/// Addresses of one name that are tried.
+const TRIED_ADDRESSES: usize = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) policy: Policy,
+    pub(crate) limits: GatewayLimits,
+    resolver: TokioResolver,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum Unreached {
+    /// The policy, or the name.
+    Refused(Refused),
+    /// The network.
+    Failed(io::Error),
+}
+
+impl Outside {
+    /// With the resolver of the host.
+    pub(crate) fn new(policy: Policy, limits: GatewayLimits) -> io::Result<Self> {
+        let resolver = TokioResolver::builder_tokio().map_err(io::Error::other)?.build().map_err(io::Error::other)?;
+        Ok(Self { policy, limits, resolver })
+    }
+
+    /// The addresses of a name, whatever the policy says of them.
+    pub(crate) async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Refused> {
+        let patience = Duration::from_millis(self.limits.connect_ms);
+        let unresolved = |detail: String| Refused::flat(Reason::NotResolved, detail);
+        // With the final dot: the host's search domains are no business of the workload's.
+        let found = timeout(patience, self.resolver.lookup_ip(format!("{name}.")))
+            .await
+            .map_err(|_| unresolved(format!("{name} was not resolved in time")))?
+            .map_err(|_| unresolved(format!("{name} cannot be resolved")))?;
+        let addresses: Vec<IpAddr> = found.iter().map(canonical).collect();
+        if addresses.is_empty() { Err(unresolved(format!("{name} has no address"))) } else { Ok(addresses) }
+    }
+
+    /// Decides a host and a port as the session's list says, and gives the addresses that may be connected to.
+    pub(crate) async fn decide(&self, host: &Host, port: u16) -> Result<Vec<IpAddr>, Refused> {
+        match host {
+            Host::Address(address) => self.policy.address(*address, port, None).map(|()| vec![canonical(*address)]),
+            Host::Name(name) => {
+                self.policy.name(name, Some(port))?;
+                let resolved = self.resolve(name).await?;
+                permitted(resolved, |address| self.policy.address(address, port, Some(name)))
+            }
+        }
+    }
+
+    /// Connects to the first of these addresses that answers. They were decided.
+    pub(crate) async fn connect(&self, addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
+        let patience = Duration::from_millis(self.limits.connect_ms);
+        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in addresses.iter().take(TRIED_ADDRESSES) {
+            match timeout(patience, TcpStream::connect((*address, port))).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => failed = error,
+                Err(_) => failed = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(failed)
+    }
+}
+
+/// Those addresses that `decide` allows; why not, if there is none.
+pub(crate) fn permitted(
+    addresses: Vec<IpAddr>,
+    decide: impl Fn(IpAddr) -> Result<(), Refused>,
+) -> Result<Vec<IpAddr>, Refused> {
+    let mut refused = None;
+    let allowed: Vec<IpAddr> = addresses
+        .into_iter()
+        .filter(|address| match decide(*address) {
+            Ok(()) => true,
+            Err(why) => {
+                refused.get_or_insert(why);
+                false
+            }
+        })
+        .collect();
+    match refused {
+        Some(refused) if allowed.is_empty() => Err(refused),
+        Some(_) | None => Ok(allowed),
+    }
+}
