@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use model::limits::{CEILING, Limits};
+use model::{
+    egress::Deployment,
+    gateway::GatewayLimits,
+    limits::{CEILING, Limits},
+};
 
 /// Who may call without an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,10 @@ pub struct Config {
     pub max_queue: usize,
     /// The most that a session may ask for.
     pub maxima: Limits,
+    /// What the deployment says of egress for all sessions.
+    pub deployment: Deployment,
+    /// How much traffic a session may have.
+    pub gateway: GatewayLimits,
     /// Bytes of output frames kept for late and returning readers, over all sessions.
     pub replay_bytes: usize,
     /// How long a sandbox that is not ours to know (left by a failed start) may stand before it is removed.
@@ -45,6 +53,8 @@ impl Default for Config {
             max_concurrency: 8,
             max_queue: 1000,
             maxima: CEILING,
+            deployment: Deployment::default(),
+            gateway: GatewayLimits::default(),
             replay_bytes: 64 * 1024 * 1024,
             orphan_patience: Duration::from_mins(2),
             reap_interval: Duration::from_secs(5),

@@ -9,6 +9,7 @@
 //! It is the only caller of [`State::apply`], so the only writer of a session's phase. What it publishes was recorded
 //! before: nobody sees a state that a crash could take back.
 
+mod egress;
 mod reclaim;
 mod record;
 mod supervise;
@@ -122,7 +123,7 @@ impl Driver {
             image: self.session.image.clone(),
             language: self.spec.language,
             disk_bytes: self.spec.limits.disk_bytes,
-            egress: false,
+            egress: self.spec.has_egress(),
         };
         let began = Instant::now();
         let prepared = tokio::select! {
@@ -139,7 +140,7 @@ impl Driver {
         };
         let id = prepared.id.clone();
         self.inner.reaper.own(&id);
-        let spec = SandboxSpec { limits: self.spec.limits, gateway: None };
+        let spec = SandboxSpec { limits: self.spec.limits, gateway: self.gateway_spec() };
         let sandbox = tokio::select! {
             biased;
             assigned = self.backend.assign(prepared, &spec) => assigned.map_err(|error| {

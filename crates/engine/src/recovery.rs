@@ -111,7 +111,7 @@ async fn end(inner: &Inner, mut session: Session, is_gone: bool) -> Result<Sessi
     if !matches!(state, State::Ended { .. }) {
         let detail = "the server was restarted while the session was under way; its output is lost";
         let verdict = Verdict::Faulted(view::fault(FaultCode::ServerRestarted, detail));
-        result = Some(view::result(&session, &verdict, Usage::default(), None, Tails::default()));
+        result = Some(view::result(&session, &verdict, Usage::default(), None, Tails::default(), Vec::new()));
         state = step(state, &mut session, Event::Ended(verdict), now, &mut drafts);
         let data = serde_json::json!({ "bytes": 0 });
         drafts.push(Draft::platform(now, AuditType::ResultCollected, session.id, data));

@@ -6,7 +6,9 @@ use model::{
     phase::{State, Verdict},
     session::SessionSpec,
 };
-use wire::{FaultCode, JsonText, Outcome, Phase, Session, SessionFault, SessionId, SessionResult, Timestamp, Usage};
+use wire::{
+    Denial, FaultCode, JsonText, Outcome, Phase, Session, SessionFault, SessionId, SessionResult, Timestamp, Usage,
+};
 
 use crate::output::Tails;
 
@@ -34,7 +36,7 @@ pub(crate) fn pending(
         image,
         limits: spec.limits.view(),
         egress: spec.egress.clone(),
-        service_bindings: Vec::new(),
+        service_bindings: spec.service_bindings.clone(),
         labels: spec.labels.clone(),
         args: spec.args.clone(),
         env: spec.env.clone(),
@@ -108,6 +110,7 @@ pub(crate) fn result(
     usage: Usage,
     given: Option<JsonText>,
     tails: Tails,
+    denials: Vec<Denial>,
 ) -> SessionResult {
     SessionResult {
         session_id: session.id,
@@ -124,6 +127,6 @@ pub(crate) fn result(
         stderr_tail: tails.stderr.text,
         artifacts: Vec::new(),
         usage,
-        denials: Vec::new(),
+        denials,
     }
 }

@@ -49,6 +49,10 @@ impl Capabilities {
                 ),
             )),
         }
+        if !spec.service_bindings.is_empty() && !self.egress_allowlist {
+            let message = format!("backend {name} has no gateway that could add a secret");
+            faults.push(FieldError::new("serviceBindings", message));
+        }
         if let Some(image) = &spec.image
             && !self.images.contains(image)
         {
@@ -96,8 +100,9 @@ pub(crate) mod tests {
         asked.language = Language::Node;
         asked.exec_mode = ExecMode::Interactive;
         asked.egress.mode = EgressMode::Allowlist;
+        asked.service_bindings = vec!["github".into()];
         asked.image = Some("other".into());
         let fields: Vec<_> = capabilities().unenforceable(&asked).into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["language", "execMode", "egress.mode", "image"]);
+        assert_eq!(fields, ["language", "execMode", "egress.mode", "serviceBindings", "image"]);
     }
 }

@@ -12,6 +12,9 @@ const MAX_ARGS: usize = 256;
 const MAX_ENV: usize = 256;
 const MAX_LABELS: usize = 32;
 const MAX_RULES: usize = 256;
+const MAX_BINDINGS: usize = 32;
+/// Of a name or an id.
+const MAX_BINDING_NAME: usize = 64;
 /// Bytes of all arguments, and of the whole environment: well under what `execve` takes.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
 const MAX_LABEL_BYTES: usize = 256;
@@ -29,6 +32,8 @@ pub struct SessionSpec {
     pub limits: Limits,
     /// What it may reach.
     pub egress: Egress,
+    /// The bindings that it may use, by id or name.
+    pub service_bindings: Vec<String>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Its environment.
@@ -70,6 +75,7 @@ impl SessionSpec {
         check_env(&request.env, &mut faults);
         check_labels(&request.labels, &mut faults);
         check_egress(&request.egress, &misread, &mut faults);
+        check_bindings(&request.service_bindings, &mut faults);
         check_backend(request.backend.as_deref(), backends, &mut faults);
         // A field that could not be read has one fault, not two.
         shape_faults.extend(faults.into_iter().filter(|fault| !misread.has(&fault.field)));
@@ -85,12 +91,20 @@ impl SessionSpec {
             exec_mode: request.exec_mode,
             limits,
             egress: request.egress,
+            service_bindings: request.service_bindings,
             args: request.args,
             env: request.env,
             labels: request.labels,
             backend: request.backend,
             image: request.image,
         })
+    }
+}
+
+impl SessionSpec {
+    /// Whether it may reach anything: then there is a gateway.
+    pub fn has_egress(&self) -> bool {
+        self.egress.mode == EgressMode::Allowlist || !self.service_bindings.is_empty()
     }
 }
 
@@ -115,7 +129,6 @@ fn not_offered(request: &CreateSession) -> Vec<FieldError> {
         ("source", request.source.is_some()),
         ("execMode", request.exec_mode == ExecMode::Interactive),
         ("interactive", request.interactive.is_some()),
-        ("serviceBindings", !request.service_bindings.is_empty()),
         ("files", !request.files.is_empty()),
         ("artifacts", !request.artifacts.is_empty()),
         ("webhookUrl", request.webhook_url.is_some()),
@@ -216,6 +229,21 @@ fn check_egress(egress: &Egress, misread: &Misread, faults: &mut Vec<FieldError>
                     faults.push(FieldError::new(path, "must have exactly one of cidr and domain"));
                 }
             },
+        }
+    }
+}
+
+/// Whether each could be a binding; the engine knows which there are.
+fn check_bindings(bindings: &[String], faults: &mut Vec<FieldError>) {
+    if bindings.len() > MAX_BINDINGS {
+        faults.push(FieldError::new("serviceBindings", format!("must have at most {MAX_BINDINGS} entries")));
+    }
+    for (index, name) in bindings.iter().enumerate() {
+        let path = format!("serviceBindings[{index}]");
+        if name.is_empty() || name.len() > MAX_BINDING_NAME || name.chars().any(char::is_control) {
+            faults.push(FieldError::new(path, "must be the id or the name of a binding"));
+        } else if bindings[..index].contains(name) {
+            faults.push(FieldError::new(path, "is listed twice"));
         }
     }
 }
@@ -337,11 +365,11 @@ pub(crate) mod tests {
     #[test]
     fn what_is_not_offered_yet_is_refused_by_name() {
         let refused = decide(&json!({
-            "code": "1", "execMode": "interactive", "artifacts": ["*"], "serviceBindings": ["a"], "webhookUrl": "https://example.org"
+            "code": "1", "execMode": "interactive", "artifacts": ["*"], "webhookUrl": "https://example.org"
         }));
         let Err(Refusal::NotSupported(fields)) = refused else { panic!("{refused:?}") };
         let fields: Vec<_> = fields.into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["execMode", "serviceBindings", "artifacts", "webhookUrl"]);
+        assert_eq!(fields, ["execMode", "artifacts", "webhookUrl"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use engine::{Clock, Config, Engine, Ids, Keys, Parts};
+use model::{egress::Deployment, gateway::GatewayLimits};
 use store::{Store, sqlite::Sqlite};
 
 use crate::{
@@ -53,6 +54,8 @@ fn config(settings: &Settings) -> Config {
         max_queue: sessions.max_queue,
         maxima: sessions.maxima,
         replay_bytes: sessions.replay_bytes,
+        deployment: Deployment { permitted: settings.egress.permitted.clone(), own: Vec::new() },
+        gateway: GatewayLimits { bytes: settings.egress.bytes, ..GatewayLimits::default() },
         ..Config::default()
     }
 }

@@ -11,13 +11,17 @@ mod reference;
 pub(crate) mod values;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
 
 use backend_gvisor::Platform;
-use model::limits::{CEILING, FLOOR, Limits};
+use model::{
+    egress::Permit,
+    limits::{CEILING, FLOOR, Limits},
+};
 
 pub(crate) use layers::{ConfigError, Layers};
 
@@ -32,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) listening: Listening,
     pub(crate) state: State,
     pub(crate) sessions: Sessions,
+    pub(crate) egress: Egress,
     pub(crate) gvisor: Gvisor,
     pub(crate) log: Log,
     pub(crate) worker_threads: usize,
@@ -64,6 +69,14 @@ pub(crate) struct Sessions {
     pub(crate) replay_bytes: usize,
     pub(crate) drain: Duration,
     pub(crate) maxima: Limits,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Egress {
+    pub(crate) permitted: Vec<Permit>,
+    /// None for the host's.
+    pub(crate) resolver: Option<SocketAddr>,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -218,6 +231,11 @@ impl Reader<'_> {
                 ),
                 maxima: self.maxima(),
             },
+            egress: Egress {
+                permitted: self.text("egress_permit", values::permits).unwrap_or_default(),
+                resolver: self.given("egress_resolver", resolver),
+                bytes: self.text("egress_bytes", values::size).unwrap_or(0),
+            },
             gvisor: Gvisor {
                 image_dir: self.image_dir(),
                 runsc: self.given("runsc", path),
@@ -293,6 +311,10 @@ fn address(text: &str) -> Result<String, String> {
     let port =
         text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
     if port.is_some() { Ok(text.to_owned()) } else { Err(format!("{text:?} is not an address: 127.0.0.1:8088")) }
+}
+
+fn resolver(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not an address and a port: 192.0.2.53:53"))
 }
 
 fn bytes(text: &str, least: u64, most: u64) -> Result<usize, String> {

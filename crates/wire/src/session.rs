@@ -107,6 +107,8 @@ pub enum FaultCode {
     SandboxFailed,
     /// The sandbox ended without an exit of the workload.
     SandboxLost,
+    /// The process through which the session's traffic goes ended before the session did.
+    GatewayLost,
     /// The runner inside the sandbox broke the protocol.
     ProtocolViolation,
     /// The server was restarted while the session was under way.

@@ -40,7 +40,7 @@ pub(super) struct Unrecorded;
 impl Driver {
     /// Records the end, with the result, in one transaction.
     pub(super) async fn finish(&mut self, run: Run) -> Result<(), Unrecorded> {
-        let result = view::result(&self.session, &run.verdict, run.usage, run.given, run.tails);
+        let result = view::result(&self.session, &run.verdict, run.usage, run.given, run.tails, run.denials);
         let now = self.inner.clock.now();
         let (state, ended) = self
             .state

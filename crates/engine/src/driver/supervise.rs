@@ -13,11 +13,12 @@ use backend::{
 use model::phase::{Event, State, Verdict};
 use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use wire::{FaultCode, JsonText, KillReason, StreamFrame, Usage};
+use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
 
 use crate::{
     driver::{
         Driver, drained,
+        egress::Egress,
         record::{Change, Unrecorded},
     },
     output::{Budget, Output, Tails},
@@ -39,12 +40,14 @@ pub(super) struct Run {
     /// The last JSON given to `enclave.result`.
     pub(super) given: Option<JsonText>,
     pub(super) tails: Tails,
+    /// What the session's policy refused.
+    pub(super) denials: Vec<Denial>,
 }
 
 impl Run {
     /// A session that had no sandbox to run in.
     pub(super) fn never(verdict: Verdict) -> Self {
-        Self { verdict, usage: Usage::default(), given: None, tails: Tails::default() }
+        Self { verdict, usage: Usage::default(), given: None, tails: Tails::default(), denials: Vec::new() }
     }
 }
 
@@ -60,6 +63,8 @@ enum Decided {
     Drained,
     /// The runner broke the protocol.
     Violation(ChannelError),
+    /// The gateway is gone, and the sandbox is not.
+    CutOff,
     /// The sandbox or the pipe is gone, and nothing said why.
     Lost(&'static str),
 }
@@ -76,7 +81,8 @@ struct Collected {
 
 impl Driver {
     pub(super) async fn supervise(&mut self, sandbox: Sandbox) -> Run {
-        let Sandbox { id, channel, gateway: _ } = sandbox;
+        let Sandbox { id, channel, gateway } = sandbox;
+        let mut egress = Egress::of(self, gateway);
         let (mut sender, mut receiver) = channel.assign(&self.session.id.to_string());
         let mut collected = Collected {
             output: Output::new(self.spec.limits.output_bytes),
@@ -85,13 +91,14 @@ impl Driver {
             started: None,
         };
 
-        let decided = self.watch(&id, &mut sender, &mut receiver, &mut collected).await;
+        let decided = self.watch(&id, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
-        if !matches!(decided, Decided::Exited(_)) {
+        // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
+        if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
             if let Err(error) = self.inner.kill(self.backend.as_ref(), &id).await {
                 self.log_failure("kill", &error);
             }
-            if !matches!(decided, Decided::Violation(_)) {
+            if !matches!(decided, Decided::Exited(_) | Decided::Violation(_)) {
                 self.drain(&id, &mut receiver, &mut collected).await;
             }
         }
@@ -110,6 +117,7 @@ impl Driver {
             self.log_failure("observe", &error);
             Observation::default()
         });
+        let heard = egress.close(self.session.id).await;
         let given = self.parse_result(&mut collected);
         let wall = collected.started.map_or(Duration::ZERO, |started| ended.saturating_duration_since(started));
         Run {
@@ -118,8 +126,9 @@ impl Driver {
                 cpu_ms: observation.usage.cpu_ms,
                 memory_peak_bytes: observation.usage.memory_peak_bytes,
                 wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
-                egress_bytes: 0,
+                egress_bytes: heard.bytes,
             },
+            denials: heard.denials,
             given,
             tails: collected.output.tails(),
         }
@@ -131,6 +140,7 @@ impl Driver {
         id: &SandboxId,
         sender: &mut Sender,
         receiver: &mut Receiver,
+        egress: &mut Egress,
         collected: &mut Collected,
     ) -> Decided {
         let backend = std::sync::Arc::clone(&self.backend);
@@ -140,7 +150,7 @@ impl Driver {
         let sending = sender.send(&start);
         let terminated = backend.wait(id);
         tokio::pin!(sending, terminated);
-        let (mut sent, mut ended) = (false, false);
+        let (mut sent, mut ended, mut cut_off) = (false, false, false);
         let mut until = Instant::now() + START_PATIENCE;
 
         loop {
@@ -148,6 +158,9 @@ impl Driver {
                 // In this order: a runner that floods the pipe must not keep the others from being looked at.
                 biased;
                 () = sleep_until(until) => {
+                    if cut_off {
+                        return Decided::CutOff;
+                    }
                     if ended {
                         return Decided::Lost("the sandbox ended without reporting an exit");
                     }
@@ -175,6 +188,11 @@ impl Driver {
                         return Decided::Lost("the sandbox cannot be observed");
                     }
                 },
+                () = egress.ended(), if egress.is_open() => {
+                    // So does an ordinary end begin, seen from here.
+                    cut_off = true;
+                    until = until.min(Instant::now() + DRAIN_PATIENCE);
+                }
                 result = &mut sending, if !sent => {
                     sent = true;
                     match result {
@@ -309,6 +327,10 @@ impl Driver {
             (Decided::Quota(reason), _) => Verdict::Quota(reason),
             (Decided::Cancelled(by), _) => Verdict::Cancelled { by },
             (Decided::Drained, _) => Verdict::Faulted(drained()),
+            (Decided::CutOff, _) => Verdict::Faulted(view::fault(
+                FaultCode::GatewayLost,
+                "the session's gateway ended before the session did",
+            )),
             (Decided::Violation(error), _) => {
                 self.log_failure("protocol", &error);
                 Verdict::Faulted(view::fault(
@@ -334,6 +356,13 @@ impl Driver {
         None
     }
 
+    /// The environment of the program: the platform's part, and the caller's, which wins.
+    fn env(&self) -> Vec<(String, String)> {
+        let given = self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let own = self.egress_env().into_iter().filter(|(name, _)| !self.spec.env.contains_key(name));
+        own.chain(given).collect()
+    }
+
     fn start_frame(&self) -> HostFrame {
         HostFrame::Start(Box::new(Start {
             session_id: self.session.id.to_string(),
@@ -343,7 +372,7 @@ impl Driver {
             },
             code: self.spec.code.clone(),
             args: self.spec.args.clone(),
-            env: self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            env: self.env(),
             pids: self.spec.limits.pids,
             output_bytes: self.spec.limits.output_bytes,
             disk_bytes: self.spec.limits.disk_bytes,

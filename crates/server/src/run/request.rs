@@ -4,11 +4,13 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use wire::{CreateSession, Language, Limits};
+use ipnet::IpNet;
+use wire::{CreateSession, Egress, EgressMode, EgressRule, EgressTarget, Language, Limits};
 
 use crate::settings::values;
 
@@ -48,6 +50,13 @@ pub(super) struct ProgramArgs {
     /// Output, 10MiB for example
     #[arg(long, value_name = "SIZE", value_parser = values::size, help_heading = "Limits")]
     output: Option<u64>,
+    /// What it may reach, with ports or without: example.org:443, *.example.org, 203.0.113.0/24:80,443; may be repeated.
+    /// Nothing, when not given
+    #[arg(long = "allow", value_name = "RULE", value_parser = rule, help_heading = "Network")]
+    allow: Vec<EgressRule>,
+    /// Binding that it may use, by name or id; may be repeated
+    #[arg(long = "bind", value_name = "BINDING", help_heading = "Network")]
+    bind: Vec<String>,
     /// Variable of the program's environment; may be repeated. Not for secrets: shown in the session
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
@@ -88,6 +97,11 @@ impl ProgramArgs {
                 disk_bytes: self.disk,
                 output_bytes: self.output,
             },
+            egress: Egress {
+                mode: if self.allow.is_empty() { EgressMode::DenyAll } else { EgressMode::Allowlist },
+                allow: self.allow,
+            },
+            service_bindings: self.bind,
             args: self.args,
             env: unique("env", self.env)?,
             labels: unique("label", self.labels)?,
@@ -121,6 +135,32 @@ fn language(text: &str) -> Result<Language, String> {
         .into_iter()
         .find(|language| language.as_str() == text)
         .ok_or_else(|| format!("{text:?} is not a language: python or node"))
+}
+
+/// An entry of an allowlist: a CIDR or a domain, and ports behind a colon.
+fn rule(text: &str) -> Result<EgressRule, String> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, rest)) => (address, Some(rest)),
+        None => (text, None),
+    };
+    // The colons of an IPv6 network stand before its prefix; a bare address is one with the whole prefix.
+    let (host, ports) = match (prefix, address.parse::<IpAddr>()) {
+        (None, Ok(_)) => (address, None),
+        _ => prefix
+            .unwrap_or(address)
+            .split_once(':')
+            .map_or((prefix.unwrap_or(address), None), |(host, ports)| (host, Some(ports))),
+    };
+    let ports = ports.map_or(Ok(Vec::new()), |ports| ports.split(',').map(str::parse).collect::<Result<Vec<u16>, _>>());
+    let ports = ports.map_err(|_| format!("{text:?} has ports that are no numbers: example.org:443,8443"))?;
+    let whole = if prefix.is_some() { format!("{address}/{host}") } else { host.to_owned() };
+    let target = match (whole.parse::<IpNet>(), whole.parse::<IpAddr>()) {
+        (Ok(net), _) => EgressTarget { cidr: Some(net.to_string()), domain: None, ports },
+        (_, Ok(address)) => EgressTarget { cidr: Some(IpNet::from(address).to_string()), domain: None, ports },
+        _ if prefix.is_some() => return Err(format!("{text:?} is not a CIDR: 203.0.113.0/24")),
+        _ => EgressTarget { cidr: None, domain: Some(whole), ports },
+    };
+    Ok(EgressRule::Target(target))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {
@@ -183,6 +223,26 @@ mod tests {
         assert_eq!(request.env, BTreeMap::from([("A".into(), "b=c".into())]));
         assert_eq!(request.labels, BTreeMap::from([("team".into(), "x".into())]));
         assert_eq!(request.image.as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn rules_are_networks_or_names_with_ports_or_without() {
+        let told = |text: &str| serde_json::to_value(rule(text).unwrap()).unwrap();
+        for (text, expected) in [
+            ("example.org", serde_json::json!({"domain": "example.org"})),
+            ("*.example.org:443,8443", serde_json::json!({"domain": "*.example.org", "ports": [443, 8443]})),
+            ("203.0.113.0/24", serde_json::json!({"cidr": "203.0.113.0/24"})),
+            ("203.0.113.0/24:80", serde_json::json!({"cidr": "203.0.113.0/24", "ports": [80]})),
+            ("203.0.113.7", serde_json::json!({"cidr": "203.0.113.7/32"})),
+            ("203.0.113.7:22", serde_json::json!({"cidr": "203.0.113.7/32", "ports": [22]})),
+            ("2001:db8::/32:443", serde_json::json!({"cidr": "2001:db8::/32", "ports": [443]})),
+            ("2001:db8::1", serde_json::json!({"cidr": "2001:db8::1/128"})),
+        ] {
+            assert_eq!(told(text), expected, "{text}");
+        }
+        for text in ["203.0.113.0/33", "example.org:x", "example.org:", "a/b"] {
+            assert!(rule(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ const LISTENING: &str = "Listening";
 const STATE: &str = "State";
 const SESSIONS: &str = "Sessions";
 const MAXIMA: &str = "Maxima: the most that a session may ask for";
+const EGRESS: &str = "Egress: what the deployment says for all sessions";
 const GVISOR: &str = "gVisor";
 const PROCESS: &str = "Process";
 
@@ -180,6 +181,29 @@ pub(crate) const KEYS: &[Key] = &[
         value: "SIZE",
         default: Text("1GiB"),
         help: "Highest limits.outputBytes.",
+    },
+    Key {
+        name: "egress_permit",
+        section: EGRESS,
+        value: "CIDR[:PORT],…|none",
+        default: Text("none"),
+        help: "Addresses that a session's allowlist may name although no session may reach them otherwise: loopback, \
+               link-local, the host's own. 127.0.0.1/32:8443 permits one port, fd00::/8 all of them. A binding may lead \
+               to them too. It allows nothing by itself.",
+    },
+    Key {
+        name: "egress_resolver",
+        section: EGRESS,
+        value: "IP:PORT",
+        default: Described("the resolvers of the host, in /etc/resolv.conf"),
+        help: "The DNS server that gateways ask.",
+    },
+    Key {
+        name: "egress_bytes",
+        section: EGRESS,
+        value: "SIZE",
+        default: Text("64GiB"),
+        help: "Bytes that one session may move through its gateway, both ways together.",
     },
     Key {
         name: "image_dir",

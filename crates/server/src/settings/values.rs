@@ -2,6 +2,9 @@
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
+use ipnet::IpNet;
+use model::egress::Permit;
+
 const SIZES: &[(&str, u64)] = &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40), ("B", 1)];
 const TIMES: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -47,6 +50,27 @@ pub(crate) fn number<T: FromStr + PartialOrd + std::fmt::Display>(
         .ok_or_else(|| format!("{text:?} is not a whole number from {} to {}", bounds.start(), bounds.end()))
 }
 
+/// `none`, or addresses that are permitted: `127.0.0.1/32:8443,fd00::/8`. The port stands behind the prefix, so that the
+/// colons of IPv6 are no matter.
+pub(crate) fn permits(text: &str) -> Result<Vec<Permit>, String> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    text.split(',').map(|entry| net_and_port(entry.trim()).map(|(net, ports)| Permit { net, ports })).collect()
+}
+
+/// `10.0.0.0/8` or `10.0.0.0/8:443`.
+fn net_and_port(text: &str) -> Result<(IpNet, Vec<u16>), String> {
+    let wrong = || format!("{text:?} is not a CIDR, which may have a port: 127.0.0.1/32:8443");
+    let (address, rest) = text.split_once('/').ok_or_else(wrong)?;
+    let (prefix, ports) = match rest.split_once(':') {
+        Some((prefix, port)) => (prefix, vec![port.parse::<u16>().map_err(|_| wrong())?]),
+        None => (rest, Vec::new()),
+    };
+    let net = format!("{address}/{prefix}").parse().map_err(|_| wrong())?;
+    Ok((net, ports))
+}
+
 fn split(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len()))
 }
@@ -72,6 +96,23 @@ mod tests {
         }
         for text in ["", "60", "s", "1.5s", "-1s", "1 s", "1S", "99999999999999999d"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn permits_are_cidrs_with_a_port_or_without() {
+        assert_eq!(permits("none"), Ok(Vec::new()));
+        let net = |text: &str| text.parse().unwrap();
+        let expected = vec![
+            Permit { net: net("127.0.0.1/32"), ports: vec![8443] },
+            Permit { net: net("fd00::/8"), ports: Vec::new() },
+            Permit { net: net("::1/128"), ports: vec![80] },
+        ];
+        assert_eq!(permits("127.0.0.1/32:8443, fd00::/8,::1/128:80"), Ok(expected));
+        for text in
+            ["", "127.0.0.1", "127.0.0.1:80", "127.0.0.1/33", "127.0.0.1/32:x", "127.0.0.1/32:", "a/8", "none,::/0"]
+        {
+            assert!(permits(text).is_err(), "{text}");
         }
     }
 

@@ -1,0 +1,215 @@
+//! The session's gateway, as its driver sees it: what it has to know, what it tells, and its end.
+//!
+//! What a gateway tells is recorded as it comes, in a task beside the driver's own, so that a slow store slows the
+//! session's traffic down and nothing else: the gateway waits, because it moves nothing that it has not told.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use backend::Gateway;
+use model::{
+    audit::Draft,
+    egress::Policy,
+    gateway::{FromGateway, GatewayEvent, GatewaySpec},
+};
+use protocol::egress::{HTTP_PROXY_PORT, INSIDE, INTERNAL_DOMAIN};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use wire::{AuditSource, Denial, OrgId, SessionId, StreamFrame};
+
+use crate::{Inner, driver::Driver, live::Live};
+
+/// Events that are recorded in one transaction.
+const AT_ONCE: usize = 64;
+/// Refusals that a result repeats; the audit log has them all.
+const MAX_DENIALS: usize = 100;
+/// How long a gateway whose sandbox has ended may take to tell the rest.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// First and longest pause between tries to write to a store that does not answer.
+const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What a gateway has told so far.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// What was refused, each once.
+    pub(super) denials: Vec<Denial>,
+    /// Bytes that went through.
+    pub(super) bytes: u64,
+    seen: HashSet<(String, String)>,
+}
+
+/// The gateway of a session, if it has one.
+pub(super) struct Egress {
+    listening: Option<AbortOnDropHandle<()>>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl Egress {
+    /// Listens to a gateway.
+    pub(super) fn of(driver: &Driver, gateway: Option<Gateway>) -> Self {
+        let heard = Arc::<Mutex<Heard>>::default();
+        let listening = gateway.map(|gateway| {
+            let listener = Listener {
+                inner: Arc::clone(&driver.inner),
+                live: Arc::clone(&driver.live),
+                org: driver.session.org_id,
+                session: driver.session.id,
+                heard: Arc::clone(&heard),
+            };
+            AbortOnDropHandle::new(tokio::spawn(listener.run(gateway)))
+        });
+        Self { listening, heard }
+    }
+
+    /// Whether there is a gateway that has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        self.listening.is_some()
+    }
+
+    /// Resolves when the gateway has ended. Cancel-safe. For ever, if there is none.
+    pub(super) async fn ended(&mut self) {
+        match &mut self.listening {
+            Some(listening) => {
+                // A listener that panicked has ended as well.
+                let _ = listening.await;
+                self.listening = None;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what the gateway of an ended sandbox still has to tell, and gives everything.
+    pub(super) async fn close(mut self, session: SessionId) -> Heard {
+        if self.is_open() && timeout(END_PATIENCE, self.ended()).await.is_err() {
+            tracing::warn!(%session, "the gateway of an ended sandbox did not end");
+        }
+        drop(self.listening.take());
+        std::mem::take(&mut lock(&self.heard))
+    }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Heard {
+    fn denied(&mut self, denial: &Denial) {
+        let key = (denial.attempted.clone(), denial.reason.clone());
+        if self.denials.len() < MAX_DENIALS && self.seen.insert(key) {
+            self.denials.push(denial.clone());
+        }
+    }
+}
+
+struct Listener {
+    inner: Arc<Inner>,
+    live: Arc<Live>,
+    org: OrgId,
+    session: SessionId,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl Listener {
+    async fn run(self, mut gateway: Gateway) {
+        while let Some(first) = gateway.next().await {
+            let mut drafts = Vec::new();
+            let mut said = Some(first);
+            while let Some(message) = said.take() {
+                self.take(message, &mut drafts);
+                if drafts.len() < AT_ONCE {
+                    said = gateway.try_next();
+                }
+            }
+            self.record(drafts).await;
+        }
+    }
+
+    fn take(&self, message: FromGateway, drafts: &mut Vec<Draft>) {
+        match message {
+            FromGateway::Ready => {}
+            FromGateway::Usage { egress_bytes } => lock(&self.heard).bytes = egress_bytes,
+            FromGateway::Event(GatewayEvent { ts: _, kind, source, data, denial }) => {
+                if let Some(denial) = &denial {
+                    lock(&self.heard).denied(denial);
+                }
+                drafts.push(Draft {
+                    // The log's times are of one clock.
+                    ts: self.inner.clock.now(),
+                    kind,
+                    session_id: Some(self.session),
+                    actor: actor(source).into(),
+                    source,
+                    data,
+                });
+            }
+        }
+    }
+
+    /// Records events and shows them. A store that does not answer is waited for.
+    async fn record(&self, drafts: Vec<Draft>) {
+        if drafts.is_empty() {
+            return;
+        }
+        let (mut pause, longest) = STORE_BACKOFF;
+        loop {
+            match self.inner.store.tenant(self.org).append_audit(drafts.clone()).await {
+                Ok(events) => {
+                    for event in events {
+                        self.live.hub.publish(&StreamFrame::Audit(Box::new(event)));
+                    }
+                    return;
+                }
+                Err(error) if !self.inner.deadline.is_cancelled() => {
+                    tracing::error!(session = %self.session, %error, "egress could not be recorded");
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.inner.deadline.cancelled() => {}
+                    }
+                    pause = (pause * 2).min(longest);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn actor(source: AuditSource) -> &'static str {
+    match source {
+        AuditSource::Platform => "platform",
+        AuditSource::Gateway => "gateway",
+        AuditSource::Runner => "runner",
+    }
+}
+
+impl Driver {
+    /// What the session's gateway has to know, if it is to have one.
+    pub(super) fn gateway_spec(&self) -> Option<GatewaySpec> {
+        self.spec.has_egress().then(|| GatewaySpec {
+            session: self.session.id,
+            policy: Policy::new(&self.spec.egress, self.inner.config.deployment.clone()),
+            limits: self.inner.config.gateway,
+            bindings: Vec::new(),
+        })
+    }
+
+    /// The variables by which programs find the way out. The caller's own come after them, and win.
+    pub(super) fn egress_env(&self) -> Vec<(String, String)> {
+        if !self.spec.has_egress() {
+            return Vec::new();
+        }
+        let http = format!("http://{INSIDE}:{HTTP_PROXY_PORT}");
+        let none = format!("localhost,127.0.0.1,::1,.{INTERNAL_DOMAIN}");
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        // Node looks at the others only if it is told to. No ALL_PROXY: some clients give up on SOCKS where they lack a
+        // package for it, also when they would not use it.
+        let mut env = vec![variable("NODE_USE_ENV_PROXY", "1")];
+        for (name, value) in [("HTTP_PROXY", &http), ("HTTPS_PROXY", &http), ("NO_PROXY", &none)] {
+            env.push(variable(name, value));
+            env.push(variable(&name.to_ascii_lowercase(), value));
+        }
+        env
+    }
+}
