@@ -5,145 +5,39 @@
 //! - `try:` what it tries, in words;
 //! - `limits:` `name=value` pairs of the session's limits;
 //! - `env:` `NAME=value` pairs;
+//! - `allow:` an entry of its allowlist, as JSON; may be repeated. Without one, nothing is allowed;
+//! - `bind:` a binding that it may use; may be repeated;
 //! - `expect:` outcomes, and kill reasons behind `killed`, any of which is right;
 //! - `expect-exit:` the exit code;
 //! - `expect-result:` the exact JSON result;
+//! - `expect-denied:` the reason and a part of the words of a refusal that must be in the audit log and in the result; may
+//!   be repeated;
 //! - `sim:` what the simulator models instead of executing.
+//!
+//! `{HTTP_PORT}` and its like stand for addresses of this run: see [`World::fill`].
 //!
 //! After each of them the audit trail must tell the story to its end, and after all of them nothing may be left, and an
 //! honest program must run as if nothing had been.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+mod case;
 
-use client::Client;
+use std::{fs, path::Path, time::Duration};
+
 use futures::{StreamExt, stream};
 use serde_json::Value;
+use wire::CreateSession;
 
 use crate::{
+    hostile::case::Case,
     residue,
     server::{Server, backends},
+    world::{World, own_address},
 };
-use wire::{AuditType, CreateSession, Language, Outcome, Phase, Session, SessionResult};
 
 /// Sessions at once: enough to be neighbours to one another.
 const AT_ONCE: usize = 3;
 
-struct Case {
-    name: String,
-    language: Language,
-    code: String,
-    limits: wire::Limits,
-    env: BTreeMap<String, String>,
-    expect: Vec<String>,
-    exit: Option<i32>,
-    result: Option<Value>,
-}
-
-impl Case {
-    fn read(path: &Path) -> Self {
-        let code = fs::read_to_string(path).unwrap();
-        let family = path.parent().unwrap().file_name().unwrap().to_string_lossy();
-        let name = format!("{family}/{}", path.file_name().unwrap().to_string_lossy());
-        let said = |key: &str| -> Vec<String> {
-            let marks = [format!("# {key}: "), format!("// {key}: ")];
-            let line = |line: &str| marks.iter().find_map(|mark| line.strip_prefix(mark)).map(ToOwned::to_owned);
-            code.lines().take_while(|l| l.starts_with('#') || l.starts_with("//")).filter_map(line).collect()
-        };
-        let pairs = |key: &str| -> BTreeMap<String, String> {
-            let words = said(key).join(" ");
-            let pair = |word: &str| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-            words.split_whitespace().map(|word| pair(word).unwrap_or_else(|| panic!("{name}: {word}"))).collect()
-        };
-        let limits: serde_json::Map<String, Value> =
-            pairs("limits").into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect();
-        let case = Self {
-            language: if path.extension().is_some_and(|e| e == "js") { Language::Node } else { Language::Python },
-            limits: serde_json::from_value(Value::Object(limits)).unwrap(),
-            env: pairs("env"),
-            expect: said("expect").join(" ").split_whitespace().map(ToOwned::to_owned).collect(),
-            exit: said("expect-exit").first().map(|code| code.parse().unwrap()),
-            result: said("expect-result").first().map(|json| serde_json::from_str(json).unwrap()),
-            name,
-            code,
-        };
-        assert!(!case.expect.is_empty(), "{} expects nothing", case.name);
-        case
-    }
-
-    /// Gives the names of its sandboxes.
-    async fn run(&self, client: &Client) -> Result<Vec<String>, String> {
-        let request = CreateSession {
-            code: Some(self.code.clone()),
-            language: self.language,
-            limits: self.limits,
-            env: self.env.clone(),
-            ..CreateSession::default()
-        };
-        let created = client.create(&request).await.map_err(|error| format!("not created: {error}"))?;
-        let result =
-            client.result(created.id, Duration::from_mins(2)).await.map_err(|error| format!("no result: {error}"))?;
-        let session = torn_down(client, created.id).await?;
-        self.judge(&result)?;
-        trail(client, &session).await
-    }
-
-    fn judge(&self, result: &SessionResult) -> Result<(), String> {
-        let outcome = serde_json::to_value(result.outcome).unwrap();
-        let word = result.kill_reason.map_or_else(|| outcome.as_str().unwrap().to_owned(), |r| r.as_str().to_owned());
-        let told = || format!("{}; stdout {:?}; stderr {:?}", word, result.stdout_tail, result.stderr_tail);
-        if !self.expect.contains(&word) {
-            return Err(format!("expected {}, got {}", self.expect.join(" "), told()));
-        }
-        if self.exit.is_some() && result.exit_code != self.exit {
-            return Err(format!("expected exit {:?}, got {:?}: {}", self.exit, result.exit_code, told()));
-        }
-        if let Some(expected) = &self.result
-            && result.value().unwrap_or_default() != *expected
-        {
-            return Err(format!("expected {expected}, got {:?}: {}", result.result, told()));
-        }
-        Ok(())
-    }
-}
-
-async fn torn_down(client: &Client, id: wire::SessionId) -> Result<Session, String> {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        let session = client.session(id).await.map_err(|error| error.to_string())?;
-        if session.phase == Phase::TornDown {
-            return Ok(session);
-        }
-        if tokio::time::Instant::now() > deadline {
-            return Err(format!("not torn down: {:?}", session.phase));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The audit trail tells the story, from the creation to the end, once each. Gives the sandboxes that it names.
-async fn trail(client: &Client, session: &Session) -> Result<Vec<String>, String> {
-    let page = client.audit(session.id, None).await.map_err(|error| error.to_string())?;
-    let kinds: Vec<_> = page.items.iter().map(|event| event.kind).collect();
-    let ended = match session.outcome {
-        Some(Outcome::Killed) => AuditType::QuotaKilled,
-        Some(_) | None => AuditType::WorkloadExited,
-    };
-    let story = [
-        AuditType::SessionCreated,
-        AuditType::SandboxProvisioned,
-        AuditType::SandboxStarted,
-        ended,
-        AuditType::ResultCollected,
-        AuditType::SessionTornDown,
-    ];
-    if kinds != story {
-        return Err(format!("the audit trail reads {kinds:?}"));
-    }
-    let name = |event: &wire::AuditEvent| event.data.get("sandbox").and_then(Value::as_str).map(ToOwned::to_owned);
-    Ok(page.items.iter().filter_map(name).collect())
-}
-
-fn cases() -> Vec<Case> {
+fn cases(world: &World, server: &Server) -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
     let mut paths: Vec<_> = fs::read_dir(root)
         .unwrap()
@@ -151,15 +45,21 @@ fn cases() -> Vec<Case> {
         .map(|file| file.unwrap().path())
         .collect();
     paths.sort();
-    paths.iter().map(|path| Case::read(path)).collect()
+    let own = own_address().map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string());
+    let fill = |text: &str| {
+        world.fill(text).replace("{SERVER_PORT}", &server.port().to_string()).replace("{OWN_ADDRESS}", &own)
+    };
+    paths.iter().map(|path| Case::read(path, fill)).collect()
 }
 
 async fn suite(backend: &str) {
     let canary = tempfile::Builder::new().prefix("enclave-canary-").tempfile().unwrap();
     fs::write(canary.path(), "canary-of-the-host").unwrap();
-    let server = Server::start(backend, &[]).await;
+    let world = World::start().await;
+    let arguments = world.arguments();
+    let server = Server::start(backend, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let client = server.client();
-    let cases = cases();
+    let cases = cases(&world, &server);
     assert!(cases.len() >= 35, "only {} hostile programs were found", cases.len());
     let ran: Vec<Result<Vec<String>, String>> = stream::iter(&cases)
         .map(|case| {
@@ -181,6 +81,11 @@ async fn suite(backend: &str) {
     let id = client.create(&honest).await.unwrap().id;
     let result = client.result(id, Duration::from_mins(1)).await.unwrap();
     assert_eq!(result.value(), Some(Value::from(42)), "the next session does not run as if nothing had been");
+    assert_eq!(world.trespassers(), 0, "a service that nobody may reach was reached");
+    let leaked: Vec<_> = world.resolved().into_iter().filter(|name| name.starts_with("secret-")).collect();
+    assert_eq!(leaked, Vec::<String>::new(), "names that are not allowed have left as DNS queries");
+    let reached: Vec<_> = world.requests().into_iter().filter(|request| request.path.contains("leak")).collect();
+    assert!(reached.is_empty(), "{reached:#?}");
     println!("{} hostile programs on {backend}", cases.len());
     server.audit_verifies().unwrap();
 }

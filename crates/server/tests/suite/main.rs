@@ -6,6 +6,7 @@ mod docs;
 mod faults;
 mod hostile;
 mod server;
+mod world;
 
 #[path = "../../src/demo/residue.rs"]
 mod residue;

@@ -1,0 +1,32 @@
+# try: UDP, QUIC's port, ICMP, raw and packet sockets
+# allow: "0.0.0.0/0"
+# expect: succeeded
+# expect-result: {"sockets": [], "answers": []}
+# expect-denied: protocol_not_carried send udp 203.0.113.9:4433
+# sim: send udp 203.0.113.9:4433
+# sim: result {"sockets": [], "answers": []}
+import socket
+import struct
+import time
+
+sockets, answers = [], []
+for family, kind, protocol in (
+    (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
+    (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    (socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)),
+    (socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)),
+):
+    try:
+        socket.socket(family, kind, protocol).close()
+        sockets.append([int(family), int(kind)])
+    except OSError:
+        pass
+for address in (("203.0.113.9", 4433), ("8.8.8.8", 443), ("1.1.1.1", 123)):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(0.5)
+        try:
+            s.sendto(b"secrets", address)
+            answers.append([address[0], s.recv(100).decode()])
+        except OSError:
+            pass
+enclave.result({"sockets": sockets, "answers": answers})
