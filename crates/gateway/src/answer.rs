@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::ext::ReasonPhrase;
-use model::egress::Refused;
+use model::egress::{Reason, Refused};
 use serde::Serialize;
 
 /// The body of every answer.
@@ -25,22 +25,38 @@ struct Problem<'a> {
     status: u16,
     detail: &'a str,
     code: &'a str,
-    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed_by: Option<&'a str>,
 }
 
 /// A refusal, for whoever reads bodies and for whoever reads only the status line (pip and curl show that).
 pub(crate) fn problem(status: StatusCode, code: &'static str, refused: &Refused) -> Response<Body> {
+    document(status, code, &refused.detail, Some(refused.reason), refused.allowed_by.as_deref())
+}
+
+/// Something that was not refused and yet did not go well.
+pub(crate) fn failure(status: StatusCode, code: &'static str, detail: &str) -> Response<Body> {
+    document(status, code, detail, None, None)
+}
+
+fn document(
+    status: StatusCode,
+    code: &'static str,
+    detail: &str,
+    reason: Option<Reason>,
+    allowed_by: Option<&str>,
+) -> Response<Body> {
     let title = code.replace('_', " ");
     let document = Problem {
         kind: format!("urn:enclave:problem:{code}"),
         title: &title,
         status: status.as_u16(),
-        detail: &refused.detail,
+        detail,
         code,
-        reason: refused.reason.as_str(),
-        allowed_by: refused.allowed_by.as_deref(),
+        reason: reason.map(Reason::as_str),
+        allowed_by,
     };
     let text = serde_json::to_vec(&document).expect("strings and a number have a JSON form");
     let mut response = Response::new(whole(text));
@@ -48,7 +64,7 @@ pub(crate) fn problem(status: StatusCode, code: &'static str, refused: &Refused)
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    if let Ok(phrase) = ReasonPhrase::try_from(phrase(&title, refused)) {
+    if let Ok(phrase) = ReasonPhrase::try_from(phrase(&title, detail, allowed_by)) {
         response.extensions_mut().insert(phrase);
     }
     response
@@ -60,17 +76,15 @@ pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
 }
 
 /// The status line's words: printable ASCII, and short.
-fn phrase(title: &str, refused: &Refused) -> Vec<u8> {
-    let allow = refused.allowed_by.as_ref().map(|rule| format!("; allow {rule}")).unwrap_or_default();
-    let text = format!("{title}: {}{allow}", refused.detail);
+fn phrase(title: &str, detail: &str, allowed_by: Option<&str>) -> Vec<u8> {
+    let allow = allowed_by.map(|rule| format!("; allow {rule}")).unwrap_or_default();
+    let text = format!("{title}: {detail}{allow}");
     let printable = |byte| if matches!(byte, b' '..=b'~') { byte } else { b'?' };
     text.bytes().map(printable).take(MAX_PHRASE_BYTES).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use model::egress::Reason;
-
     use super::*;
 
     fn refused(detail: &str) -> Refused {
@@ -78,8 +92,8 @@ mod tests {
         Refused { reason: Reason::NotAllowed, detail: detail.to_owned(), allowed_by }
     }
 
-    #[test]
-    fn the_status_line_and_the_body_name_the_rule() {
+    #[tokio::test]
+    async fn the_status_line_and_the_body_name_the_rule() {
         let answer =
             problem(StatusCode::FORBIDDEN, "egress_denied", &refused("no entry of egress.allow names pypi.test"));
         let phrase = answer.extensions().get::<ReasonPhrase>().unwrap().as_bytes();
@@ -87,7 +101,7 @@ mod tests {
             std::str::from_utf8(phrase).unwrap(),
             r#"egress denied: no entry of egress.allow names pypi.test; allow {"domain":"pypi.test","ports":[443]}"#
         );
-        let body = futures::executor::block_on(answer.into_body().collect()).unwrap().to_bytes();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(
             serde_json::from_slice::<serde_json::Value>(&body).unwrap(),
             serde_json::json!({
