@@ -131,3 +131,15 @@ pub(crate) fn permitted(
         Some(_) | None => Ok(allowed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_resolved_before_its_name_is_allowed() {
+        let outside = Outside::new(Policy::default(), GatewayLimits::default()).unwrap();
+        let host = Host::Name("example.org".to_owned());
+        assert_eq!(outside.decide(&host, 443).await.unwrap_err().reason, Reason::NotAllowed);
+    }
+}
