@@ -3,7 +3,7 @@
 //! lets it be (both lengths, equal lengths twice, bare line feeds); a gateway must not be.
 //!
 //! A head that is refused is replaced by a request of the method [`REFUSED`], whose path says why, so that the server
-//! answers it in its turn; after it comes the end.
+//! answers it in its turn; after it comes nothing.
 
 mod framing;
 
@@ -38,13 +38,23 @@ pub(crate) struct Guard {
     /// What was let through and not yet read by the server.
     released: BytesMut,
     framing: Framing,
-    ended: bool,
+    state: State,
+}
+
+/// What is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Nothing: the client has ended.
+    Ended,
+    /// Nothing: a request was refused. That is not the client's end, which would end the answer, too.
+    Refused,
 }
 
 impl Guard {
     pub(crate) fn new(client: Client) -> Self {
         let Client { io, seen } = client;
-        Self { io, raw: seen, released: BytesMut::new(), framing: Framing::default(), ended: false }
+        Self { io, raw: seen, released: BytesMut::new(), framing: Framing::default(), state: State::Open }
     }
 
     /// The connection as it is, after the head of a CONNECT: `read` is what the server has read and not used.
@@ -57,9 +67,6 @@ impl Guard {
 
     /// Lets through what can be of what was read.
     fn release(&mut self) {
-        if self.ended {
-            return;
-        }
         match self.framing.advance(&self.raw) {
             Ok(0) => {}
             Ok(through) => {
@@ -67,11 +74,11 @@ impl Guard {
             }
             Err(fault) => {
                 tracing::debug!(fault, "refused a request");
-                let fault = fault.replace(' ', "-");
+                let fault = fault.replace(' ', "_");
                 let head = format!("{REFUSED} /{fault} HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n");
                 self.released.extend_from_slice(head.as_bytes());
                 self.raw.clear();
-                self.ended = true;
+                self.state = State::Refused;
             }
         }
     }
@@ -81,7 +88,7 @@ impl AsyncRead for Guard {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            if this.released.is_empty() {
+            if this.released.is_empty() && this.state != State::Refused {
                 this.release();
             }
             if !this.released.is_empty() {
@@ -90,8 +97,11 @@ impl AsyncRead for Guard {
                 this.released.advance(length);
                 return Poll::Ready(Ok(()));
             }
-            if this.ended {
-                return Poll::Ready(Ok(()));
+            match this.state {
+                State::Open => {}
+                State::Ended => return Poll::Ready(Ok(())),
+                // The server closes the connection when it has answered.
+                State::Refused => return Poll::Pending,
             }
             this.raw.reserve(READ_BYTES);
             let read = {
@@ -103,7 +113,7 @@ impl AsyncRead for Guard {
                 buffer.filled().len()
             };
             if read == 0 {
-                this.ended = true;
+                this.state = State::Ended;
             }
         }
     }

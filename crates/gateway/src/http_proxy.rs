@@ -109,7 +109,7 @@ impl Proxy {
             return closing(problem(StatusCode::FORBIDDEN, DENIED, refused));
         }
         if request.method().as_str() == REFUSED {
-            let fault = request.uri().path().trim_start_matches('/').replace('-', " ");
+            let fault = request.uri().path().trim_start_matches('/').replace('_', " ");
             return self.malformed(&fault).await;
         }
         match target(request.method(), request.uri(), request.headers()) {

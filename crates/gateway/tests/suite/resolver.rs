@@ -128,7 +128,10 @@ impl Server {
             Some(Says::Alias(other)) => {
                 let target = Name::from_ascii(format!("{other}.")).unwrap();
                 answer.add_answer(Record::from_rdata(owner, 60, RData::CNAME(CNAME(target.clone()))));
-                self.add(answer, target, other, kind);
+                // As a resolver that has noticed that it goes in circles.
+                if answer.answers.len() < 8 {
+                    self.add(answer, target, other, kind);
+                }
             }
         }
     }

@@ -71,7 +71,8 @@ impl Setting {
 
     pub(crate) fn spec(&self) -> GatewaySpec {
         let egress: Egress = serde_json::from_value(json!({ "mode": "allowlist", "allow": self.allow })).unwrap();
-        let permitted = vec![Permit { net: "127.0.0.1/32".parse().unwrap(), ports: self.ports.clone() }];
+        let permit = Permit { net: "127.0.0.1/32".parse().unwrap(), ports: self.ports.clone() };
+        let permitted = if self.ports.is_empty() { Vec::new() } else { vec![permit] };
         let deployment = Deployment { permitted, own: Vec::new() };
         GatewaySpec {
             session: SessionId::from_uuid(uuid::Uuid::from_u128(7)),
