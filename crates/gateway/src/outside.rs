@@ -1,9 +1,17 @@
 //! The world outside: names are resolved here, addresses decided, connections made. Nothing else in this process opens
 //! a connection.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use hickory_resolver::TokioResolver;
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+};
 use model::{
     egress::{Host, Policy, Reason, Refused, canonical},
     gateway::GatewayLimits,
@@ -11,7 +19,9 @@ use model::{
 use tokio::{net::TcpStream, time::timeout};
 
 /// Addresses of one name that are tried.
-const TRIED_ADDRESSES: usize = 4;
+pub(crate) const TRIED_ADDRESSES: usize = 4;
+/// Addresses of one name that are looked at; a hostile server may send thousands.
+const MAX_ADDRESSES: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -32,9 +42,27 @@ pub(crate) enum Unreached {
 
 impl Outside {
     /// With the resolver of the host.
+    #[cfg(test)]
     pub(crate) fn new(policy: Policy, limits: GatewayLimits) -> io::Result<Self> {
-        let resolver = TokioResolver::builder_tokio().map_err(io::Error::other)?.build().map_err(io::Error::other)?;
-        Ok(Self { policy, limits, resolver })
+        Self::asking(None, policy, limits)
+    }
+
+    /// With this resolver, or that of the host.
+    pub(crate) fn asking(resolver: Option<SocketAddr>, policy: Policy, limits: GatewayLimits) -> io::Result<Self> {
+        let builder = match resolver {
+            None => TokioResolver::builder_tokio().map_err(io::Error::other)?,
+            Some(address) => {
+                let on_port = |mut connection: ConnectionConfig| {
+                    connection.port = address.port();
+                    connection
+                };
+                let connections = vec![on_port(ConnectionConfig::udp()), on_port(ConnectionConfig::tcp())];
+                let server = NameServerConfig::new(address.ip(), true, connections);
+                let config = ResolverConfig::from_name_servers(vec![server]);
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+        };
+        Ok(Self { policy, limits, resolver: builder.build().map_err(io::Error::other)? })
     }
 
     /// The addresses of a name, whatever the policy says of them.
@@ -46,7 +74,9 @@ impl Outside {
             .await
             .map_err(|_| unresolved(format!("{name} was not resolved in time")))?
             .map_err(|_| unresolved(format!("{name} cannot be resolved")))?;
-        let addresses: Vec<IpAddr> = found.iter().map(canonical).collect();
+        let mut addresses: Vec<IpAddr> = found.iter().map(canonical).take(MAX_ADDRESSES).collect();
+        // IPv4 first: a host without IPv6 would lose an attempt on each connection.
+        addresses.sort_by_key(IpAddr::is_ipv6);
         if addresses.is_empty() { Err(unresolved(format!("{name} has no address"))) } else { Ok(addresses) }
     }
 
@@ -99,5 +129,17 @@ pub(crate) fn permitted(
     match refused {
         Some(refused) if allowed.is_empty() => Err(refused),
         Some(_) | None => Ok(allowed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_resolved_before_its_name_is_allowed() {
+        let outside = Outside::new(Policy::default(), GatewayLimits::default()).unwrap();
+        let host = Host::Name("example.org".to_owned());
+        assert_eq!(outside.decide(&host, 443).await.unwrap_err().reason, Reason::NotAllowed);
     }
 }

@@ -1,30 +1,45 @@
 //! What this process tells the server: its decisions, and how much has gone through.
 
+mod repeats;
+
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
 use jiff::Timestamp as Now;
 use model::{
-    egress::Refused,
+    egress::{Reason, Refused},
     gateway::{FromGateway, GatewayEvent},
 };
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use wire::{AuditSource, AuditType, Denial, Timestamp};
+
+use repeats::{Heard, Key, Repeats};
+
+/// Longest `attempted`, and longest detail; both may hold what a workload named.
+const MAX_TEXT_BYTES: usize = 512;
 
 /// Given to everything that decides.
 #[derive(Debug, Clone)]
 pub(crate) struct Teller {
     said: mpsc::Sender<FromGateway>,
-    bytes: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bytes: AtomicU64,
+    /// What of `bytes` the server has heard of.
+    reported: AtomicU64,
+    repeats: Mutex<Repeats>,
 }
 
 impl Teller {
     /// One that says what it is told into `said`.
     pub(crate) fn new(said: mpsc::Sender<FromGateway>) -> Self {
-        Self { said, bytes: Arc::default() }
+        Self { said, shared: Arc::default() }
     }
 
     /// Tells a decision. Waits while the server does not listen; nothing that it allows may be done before it returns.
@@ -34,25 +49,98 @@ impl Teller {
         let _ = self.said.send(FromGateway::Event(GatewayEvent { ts, kind, source, data, denial })).await;
     }
 
-    /// Tells that something was refused.
+    /// Tells that something was refused: the first time at once, then now and then how often it was.
     pub(crate) async fn denied(&self, attempted: &str, refused: &Refused) {
-        let mut data = json!({
-            "attempted": attempted, "reason": refused.reason.as_str(), "detail": refused.detail,
-        });
+        self.denied_as(AuditSource::Gateway, attempted, refused).await;
+    }
+
+    /// The same of something that only the runner has seen.
+    pub(crate) async fn claimed(&self, attempted: &str, refused: &Refused) {
+        self.denied_as(AuditSource::Runner, attempted, refused).await;
+    }
+
+    async fn denied_as(&self, source: AuditSource, attempted: &str, refused: &Refused) {
+        let attempted = clamp(attempted);
+        let key = Key { attempted: attempted.to_owned(), reason: refused.reason, source };
+        let heard = self.repeats().hear(key, Instant::now());
+        match heard {
+            Heard::First => {}
+            Heard::Again => return,
+            Heard::OneTooMany => return self.too_many().await,
+        }
+        let detail = clamp(&refused.detail);
+        let mut data = json!({ "attempted": attempted, "reason": refused.reason.as_str(), "detail": detail });
         if let Some(rule) = &refused.allowed_by {
             data["allowedBy"] = Value::String(rule.clone());
         }
-        let denial = Some(refused.denial(attempted));
-        self.tell(AuditType::EgressDenied, AuditSource::Gateway, data, denial).await;
+        let denial = Denial {
+            attempted: attempted.to_owned(),
+            reason: detail.to_owned(),
+            allowed_by: refused.allowed_by.clone(),
+        };
+        self.tell(AuditType::EgressDenied, source, data, Some(denial)).await;
+    }
+
+    async fn too_many(&self) {
+        let detail =
+            format!("this session was refused {} different things; more are only counted", repeats::MAX_DISTINCT);
+        let data = json!({ "attempted": "more", "reason": Reason::Quota.as_str(), "detail": detail });
+        let denial = Denial { attempted: "more".to_owned(), reason: detail, allowed_by: None };
+        self.tell(AuditType::EgressDenied, AuditSource::Gateway, data, Some(denial)).await;
+    }
+
+    /// Tells what has been going on. Called every second.
+    pub(crate) async fn beat(&self) {
+        let due = self.repeats().due(Instant::now());
+        self.told_again(due).await;
+        let bytes = self.bytes();
+        if self.shared.reported.swap(bytes, Ordering::Relaxed) != bytes {
+            let _ = self.said.send(FromGateway::Usage { egress_bytes: bytes }).await;
+        }
+    }
+
+    /// Tells every repeat that was not told yet.
+    pub(crate) async fn last_words(&self) {
+        let (rest, uncounted) = self.repeats().rest();
+        self.told_again(rest).await;
+        if uncounted > 0 {
+            let detail = "different things that were refused and not listed";
+            let data = json!({
+                "attempted": "more", "reason": Reason::Quota.as_str(), "detail": detail, "count": uncounted,
+            });
+            self.tell(AuditType::EgressDenied, AuditSource::Gateway, data, None).await;
+        }
+    }
+
+    async fn told_again(&self, repeats: Vec<(Key, u64)>) {
+        for (Key { attempted, reason, source }, count) in repeats {
+            let data = json!({
+                "attempted": attempted, "reason": reason.as_str(), "detail": "refused again", "count": count,
+            });
+            // In the result it was listed the first time.
+            self.tell(AuditType::EgressDenied, source, data, None).await;
+        }
     }
 
     /// Counts bytes that went through, in either direction.
     pub(crate) fn count(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// How many there were.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    fn repeats(&self) -> std::sync::MutexGuard<'_, Repeats> {
+        self.shared.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The beginning of a text that may be long.
+fn clamp(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+}
+
+#[cfg(test)]
+mod tests;

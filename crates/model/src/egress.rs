@@ -164,6 +164,17 @@ impl Policy {
     /// Whether an address may be connected to, on a port. `name` is the name that it was resolved from, which
     /// [`Policy::name`] has allowed for that port; an address without one needs a CIDR that covers it.
     pub fn address(&self, address: IpAddr, port: u16, name: Option<&str>) -> Result<(), Refused> {
+        self.judge(address, Some(port), name)
+    }
+
+    /// Whether an address may be told as an answer for a name that [`Policy::name`] has allowed: whether there is a
+    /// port on which it could be connected to. No permission to connect.
+    pub fn answer(&self, address: IpAddr, name: &str) -> Result<(), Refused> {
+        self.judge(address, None, Some(name))
+    }
+
+    /// On any port, when none is given.
+    fn judge(&self, address: IpAddr, port: Option<u16>, name: Option<&str>) -> Result<(), Refused> {
         let address = canonical(address);
         let shown = name.map_or_else(|| address.to_string(), |name| format!("{name} ({address})"));
         if !self.deployment.permits(address, port)
@@ -174,14 +185,16 @@ impl Policy {
         }
         let mut nets = self.rules.iter().filter(|rule| rule.covers_address(address)).peekable();
         let net_named = nets.peek().is_some();
-        if nets.any(|rule| rule.covers_port(port)) {
+        if nets.any(|rule| port.is_none_or(|port| rule.covers_port(port))) {
             return Ok(());
         }
-        let allowed_by = Some(rule("cidr", &IpNet::from(address).to_string(), Some(port)));
+        let allowed_by = Some(rule("cidr", &IpNet::from(address).to_string(), port));
         let private = address::is_private(address) && !self.deployment.permits(address, port);
-        let (reason, detail) = match name {
-            Some(_) if !private => return Ok(()),
-            _ if net_named => (Reason::PortNotAllowed, format!("egress.allow covers {address}, but not port {port}")),
+        let (reason, detail) = match (name, port) {
+            (Some(_), _) if !private => return Ok(()),
+            (_, Some(port)) if net_named => {
+                (Reason::PortNotAllowed, format!("egress.allow covers {address}, but not port {port}"))
+            }
             _ if private => {
                 (Reason::PrivateAddress, format!("{shown} is a private address, which needs a CIDR in egress.allow"))
             }
@@ -197,10 +210,10 @@ impl Policy {
 }
 
 impl Deployment {
-    fn permits(&self, address: IpAddr, port: u16) -> bool {
-        self.permitted
-            .iter()
-            .any(|permit| permit.net.contains(&address) && (permit.ports.is_empty() || permit.ports.contains(&port)))
+    /// On any port, when none is given.
+    fn permits(&self, address: IpAddr, port: Option<u16>) -> bool {
+        let on = |permit: &Permit| port.is_none_or(|port| permit.ports.is_empty() || permit.ports.contains(&port));
+        self.permitted.iter().any(|permit| permit.net.contains(&address) && on(permit))
     }
 
     fn special(&self, address: IpAddr) -> Option<Special> {

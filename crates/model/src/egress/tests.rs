@@ -182,3 +182,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_answer_is_what_some_port_could_reach() {
+    let permitted = vec![Permit { net: "127.0.0.1/32".parse().unwrap(), ports: vec![8080] }];
+    let policy = in_deployment(
+        json!([{"domain": "a.test"}, {"cidr": "10.0.0.0/8", "ports": [5432]}]),
+        Deployment { permitted, ..Default::default() },
+    );
+    for told in ["93.184.216.34", "10.1.2.3", "127.0.0.1"] {
+        assert_eq!(policy.answer(ip(told), "a.test"), Ok(()), "{told}");
+    }
+    assert_eq!(refusal(policy.answer(ip("192.168.1.1"), "a.test")), Reason::PrivateAddress);
+    assert_eq!(refusal(policy.answer(ip("127.0.0.2"), "a.test")), Reason::AlwaysDenied(Special::Loopback));
+    assert_eq!(refusal(policy.answer(ip("169.254.169.254"), "a.test")), Reason::AlwaysDenied(Special::Metadata));
+    // It is no permission to connect.
+    assert_eq!(refusal(policy.address(ip("127.0.0.1"), 8081, Some("a.test"))), Reason::AlwaysDenied(Special::Loopback));
+    assert_eq!(refusal(policy.address(ip("10.1.2.3"), 80, Some("a.test"))), Reason::PortNotAllowed);
+}
