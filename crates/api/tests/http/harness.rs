@@ -8,7 +8,7 @@ use axum::{
     body::{Body, to_bytes},
 };
 use backend::simulator::{FailurePlan, Simulator, SimulatorConfig};
-use engine::{Clock, Config, Engine, Ids, Parts, Pepper, Profile};
+use engine::{Clock, Config, Engine, Ids, Parts, Pepper, Profile, Vault};
 use http::{HeaderMap, Method, Request, StatusCode};
 use model::access::Subject;
 use secrecy::ExposeSecret;
@@ -78,6 +78,7 @@ impl Builder {
             clock: Clock::System,
             ids: Ids::seeded(7),
             pepper: Pepper::new([9; 32]),
+            vault: Vault::new([5; 32]),
         };
         let engine = Engine::start(self.config, parts).await.unwrap();
         let org = engine.ensure_org("one").await.unwrap();

@@ -9,7 +9,7 @@ use backend::{
     SandboxId, SessionBackend,
     simulator::{Simulator, SimulatorConfig},
 };
-use engine::{Clock, Config, CreateRequest, Engine, Ids, Parts, Pepper, Profile};
+use engine::{Clock, Config, CreateRequest, Engine, Ids, Parts, Pepper, Profile, Vault};
 use futures::StreamExt;
 use model::access::Caller;
 use store::{Store, sqlite::Sqlite};
@@ -21,6 +21,9 @@ use super::{
 };
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Under which secrets are sealed.
+pub(crate) const VAULT_KEY: [u8; 32] = [5; 32];
 
 pub(crate) struct World {
     pub(crate) engine: Engine,
@@ -61,6 +64,7 @@ async fn start(config: Config, store: Arc<dyn Store>, backend: Arc<dyn SessionBa
         clock: Clock::System,
         ids: Ids::from_os(),
         pepper: Pepper::new([7; 32]),
+        vault: Vault::new(VAULT_KEY),
     };
     Engine::start(Config { profile: Profile::Dev, ..config }, parts).await.unwrap()
 }
