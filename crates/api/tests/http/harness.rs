@@ -114,6 +114,11 @@ impl Api {
         self.send(request(Method::GET, path, Some(key), Body::empty())).await
     }
 
+    /// A body to any path.
+    pub(crate) async fn put(&self, key: &Key, method: Method, path: &str, body: &Value) -> Answer {
+        self.send(request(method, path, Some(key), body.to_string().into())).await
+    }
+
     pub(crate) async fn post(&self, key: &Key, body: impl Into<Body>) -> Answer {
         self.send(request(Method::POST, "/v1/sessions", Some(key), body.into())).await
     }
@@ -205,7 +210,7 @@ impl std::fmt::Debug for Answer {
 }
 
 pub(crate) fn request(method: Method, path: &str, key: Option<&Key>, body: Body) -> Request<Body> {
-    let json = method == Method::POST;
+    let json = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
     let mut request = Request::builder().method(method).uri(path);
     if let Some(key) = key {
         request = request.header("authorization", format!("Bearer {}", key.text));
