@@ -59,6 +59,8 @@ macro_rules! operations {
 
 const READ: Access = Access::Scope(Scope::SessionsRead);
 const WRITE: Access = Access::Scope(Scope::SessionsWrite);
+const BINDINGS_READ: Access = Access::Scope(Scope::BindingsRead);
+const BINDINGS_WRITE: Access = Access::Scope(Scope::BindingsWrite);
 const AUDIT: Access = Access::Scope(Scope::AuditRead);
 
 operations! {
@@ -87,6 +89,21 @@ operations! {
     StreamSession = "streamSession", READ, Ordinary, [NotFound];
     /// `GET /v1/sessions/{id}/audit`
     GetSessionAudit = "getSessionAudit", AUDIT, Ordinary, [NotFound];
+    /// `POST /v1/bindings`
+    CreateBinding = "createBinding", BINDINGS_WRITE, Ordinary,
+        [MalformedJson, Conflict, BodyTooLarge, UnsupportedMediaType];
+    /// `GET /v1/bindings`
+    ListBindings = "listBindings", BINDINGS_READ, Ordinary, [];
+    /// `GET /v1/bindings/{id}`
+    GetBinding = "getBinding", BINDINGS_READ, Ordinary, [NotFound];
+    /// `PATCH /v1/bindings/{id}`
+    UpdateBinding = "updateBinding", BINDINGS_WRITE, Ordinary,
+        [MalformedJson, NotFound, BodyTooLarge, UnsupportedMediaType];
+    /// `DELETE /v1/bindings/{id}`
+    DeleteBinding = "deleteBinding", BINDINGS_WRITE, Ordinary, [NotFound];
+    /// `PUT /v1/bindings/{id}/secret`
+    RotateBinding = "rotateBinding", BINDINGS_WRITE, Ordinary,
+        [MalformedJson, NotFound, BodyTooLarge, UnsupportedMediaType];
 }
 
 impl Operation {

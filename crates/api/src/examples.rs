@@ -1,14 +1,16 @@
 //! Examples in the document, made of the contract's own types so that they cannot fall behind it.
 
+mod bindings;
+
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, CreateSession, Egress, Enforcement,
-    ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId, Outcome,
-    Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
+    AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, Egress,
+    Enforcement, ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId,
+    Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
 };
 
 use crate::access::Operation;
@@ -18,16 +20,36 @@ const MIB: u64 = 1024 * 1024;
 const ACCEPTED_MS: i64 = 1_769_850_300_000;
 
 pub(crate) fn request(operation: Operation) -> Option<Value> {
-    if operation != Operation::CreateSession {
-        return None;
+    match operation {
+        Operation::CreateSession => Some(create_session()),
+        Operation::CreateBinding => Some(value(&bindings::create())),
+        Operation::UpdateBinding => Some(value(&bindings::update())),
+        Operation::RotateBinding => Some(value(&bindings::secret())),
+        Operation::GetHealth
+        | Operation::GetReadiness
+        | Operation::GetOpenApi
+        | Operation::GetDocs
+        | Operation::ListBackends
+        | Operation::ListSessions
+        | Operation::GetSession
+        | Operation::DeleteSession
+        | Operation::GetSessionResult
+        | Operation::StreamSession
+        | Operation::GetSessionAudit
+        | Operation::ListBindings
+        | Operation::GetBinding
+        | Operation::DeleteBinding => None,
     }
+}
+
+fn create_session() -> Value {
     let request = CreateSession {
         code: Some("print('hello')\nenclave.result({'answer': 42})".into()),
         limits: Limits { memory_bytes: Some(256 * MIB), wall_clock_ms: Some(10_000), ..Limits::default() },
         labels: labels(),
         ..CreateSession::default()
     };
-    Some(value(&request))
+    value(&request)
 }
 
 pub(crate) fn response(operation: Operation) -> Option<Value> {
@@ -60,6 +82,14 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         Operation::GetSession | Operation::DeleteSession => value(&ended()),
         Operation::GetSessionResult => value(&result()),
         Operation::StreamSession => json!({ "text": "hello\n", "offset": 0 }),
+        Operation::CreateBinding
+        | Operation::GetBinding
+        | Operation::UpdateBinding
+        | Operation::DeleteBinding
+        | Operation::RotateBinding => value(&bindings::binding()),
+        Operation::ListBindings => {
+            value(&BindingPage { items: vec![bindings::binding()], next_cursor: Some("Z2l0aHVi".into()) })
+        }
         Operation::GetSessionAudit => value(&AuditPage { items: vec![event()], next_cursor: Some("17".into()) }),
     })
 }
@@ -90,6 +120,10 @@ fn id() -> SessionId {
     SessionId::from_uuid(Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_8057))
 }
 
+fn org() -> OrgId {
+    OrgId::from_uuid(Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_0001))
+}
+
 fn labels() -> BTreeMap<String, String> {
     BTreeMap::from([("team".to_owned(), "search".to_owned())])
 }
@@ -97,7 +131,7 @@ fn labels() -> BTreeMap<String, String> {
 fn pending() -> Session {
     Session {
         id: id(),
-        org_id: OrgId::from_uuid(Uuid::from_u128(0x0189_0a5d_ac96_774b_bcce_b302_099a_0001)),
+        org_id: org(),
         created_by: "key_01890a5d-ac96-774b-bcce-b302099a0002".into(),
         phase: Phase::Pending,
         outcome: None,

@@ -8,7 +8,7 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use engine::{AuthError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError};
+use engine::{AuthError, BindingError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wire::{ErrorCode, FieldError, Problem};
 
@@ -45,6 +45,10 @@ impl Failure {
 
     pub(crate) fn not_found() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such session")
+    }
+
+    pub(crate) fn no_binding() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such binding")
     }
 
     pub(crate) fn timeout() -> Self {
@@ -211,6 +215,21 @@ impl From<ResultError> for Failure {
                 Self::new(ErrorCode::NotFinished, "the session has not finished; waitMs waits for it")
             }
             ResultError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<BindingError> for Failure {
+    fn from(error: BindingError) -> Self {
+        match error {
+            BindingError::Invalid(faults) => Self::invalid(faults),
+            BindingError::NameTaken => Self::new(ErrorCode::Conflict, "the org has a binding of this name"),
+            BindingError::NotFound => Self::no_binding(),
+            BindingError::Contended => {
+                let detail = "the binding is being changed by others at the same time; try again";
+                Self::new(ErrorCode::Unavailable, detail).with_retry_after(Duration::from_secs(1))
+            }
+            BindingError::Store(cause) => Self::store(cause),
         }
     }
 }

@@ -41,6 +41,7 @@ const SCHEME: &str = "apiKey";
     servers((url = "/", description = "This server.")),
     tags(
         (name = "sessions", description = "One workload each, its policy, its life."),
+        (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
         (name = "audit", description = "What happened, hash-chained."),
         (name = "backends", description = "What makes sandboxes, and what it enforces."),
         (name = "health", description = "Whether the server lives and takes sessions."),

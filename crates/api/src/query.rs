@@ -13,6 +13,13 @@ use crate::{failure::Failure, state::App};
 /// Parameters that no operation takes more of, whatever they are.
 const MAX_PARAMETERS: usize = 100;
 
+/// Items of a page when nobody says how many.
+pub(crate) const DEFAULT_LIMIT: u32 = 20;
+/// The most items of a page.
+pub(crate) const MAX_LIMIT: u32 = 100;
+/// Cursors are made by the store and short; anything longer is none.
+const MAX_CURSOR_BYTES: usize = 512;
+
 /// The parameters of a request, taken out one by one.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
@@ -62,6 +69,15 @@ impl Query {
             self.fault(name, "may be given only once");
         }
         values.pop()
+    }
+
+    /// Where a page begins.
+    pub(crate) fn cursor(&mut self) -> Option<String> {
+        let cursor = self.one("cursor");
+        if cursor.as_ref().is_some_and(|cursor| cursor.is_empty() || cursor.len() > MAX_CURSOR_BYTES) {
+            self.fault("cursor", "is not a nextCursor of this list");
+        }
+        cursor
     }
 
     /// A whole number within bounds.

@@ -15,7 +15,7 @@ use crate::{
     front::front,
     gate::{Gate, gate},
     openapi,
-    routes::{backends, docs, health, openapi as document, readiness, sessions},
+    routes::{backends, bindings, docs, health, openapi as document, readiness, sessions},
     settings::Settings,
     state::App,
 };
@@ -36,6 +36,12 @@ fn all() -> Vec<Route> {
         (Operation::GetSessionResult, routes!(sessions::result::get_session_result)),
         (Operation::StreamSession, routes!(sessions::stream::stream_session)),
         (Operation::GetSessionAudit, routes!(sessions::audit::get_session_audit)),
+        (Operation::CreateBinding, routes!(bindings::create::create_binding)),
+        (Operation::ListBindings, routes!(bindings::list::list_bindings)),
+        (Operation::GetBinding, routes!(bindings::get::get_binding)),
+        (Operation::UpdateBinding, routes!(bindings::update::update_binding)),
+        (Operation::DeleteBinding, routes!(bindings::delete::delete_binding)),
+        (Operation::RotateBinding, routes!(bindings::rotate::rotate_binding)),
     ]
 }
 

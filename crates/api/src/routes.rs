@@ -1,6 +1,7 @@
 //! The operations, one file each.
 
 pub(crate) mod backends;
+pub(crate) mod bindings;
 pub(crate) mod docs;
 pub(crate) mod health;
 pub(crate) mod openapi;

@@ -3,11 +3,12 @@
 //! Built on nothing but the contract in `wire`. `enclave run`, `enclave demo` and the end-to-end tests are its callers;
 //! whatever they can do, any other program can.
 //!
-//! Every call may be repeated safely: reading and deleting are idempotent, and a creation carries an idempotency key. A
-//! call that meets a broken connection, 429 or 503 is therefore repeated with the same key, a bounded number of times,
+//! Nearly every call may be repeated safely: reading and deleting are idempotent, and the creation of a session carries an
+//! idempotency key; those that may not, of bindings, are made once. A call that may be and meets a broken connection, 429 or 503 is therefore repeated with the same key, a bounded number of times,
 //! after a growing pause or the `Retry-After` of the server. Redirects are never followed: they would carry the API key
 //! to a place that nobody configured.
 
+mod bindings;
 mod call;
 mod error;
 mod retry;
@@ -24,6 +25,7 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
+pub use bindings::ListBindings;
 pub use error::ClientError;
 pub use retry::Retry;
 pub use sessions::ListSessions;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::{Builder, Uuid};
-use wire::{KeyId, OrgId, SessionId, Timestamp};
+use wire::{BindingId, KeyId, OrgId, SessionId, Timestamp};
 
 /// Tells the time of day. Durations are tokio's, which tests pause and move.
 #[derive(Clone, Debug)]
@@ -75,6 +75,11 @@ impl Ids {
     /// An org's id.
     pub fn org(&self, clock: &Clock) -> OrgId {
         OrgId::from_uuid(self.v7(clock))
+    }
+
+    /// A binding's id.
+    pub fn binding(&self, clock: &Clock) -> BindingId {
+        BindingId::from_uuid(self.v7(clock))
     }
 
     /// A key's public id.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use backend::ObserveError;
 use store::StoreError;
-use wire::FieldError;
+use wire::{BindingId, FieldError};
+
+use crate::UnsealError;
 
 /// Why the engine did not start.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +174,66 @@ pub enum KeyError {
     /// There is no such key that still works.
     #[error("no such key")]
     NotFound,
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Why a binding was not made, changed or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    /// Fields are wrong.
+    #[error("{} fields are wrong", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The org has a binding of that name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// It does not exist, or belongs to another org.
+    #[error("not found")]
+    NotFound,
+    /// It is being changed by others all the time.
+    #[error("changed by others at the same time")]
+    Contended,
+    /// The store failed; nothing was recorded.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+impl From<store::BindingError> for BindingError {
+    fn from(error: store::BindingError) -> Self {
+        match error {
+            store::BindingError::NameTaken => Self::NameTaken,
+            store::BindingError::NotFound => Self::NotFound,
+            store::BindingError::Stale => Self::Contended,
+            store::BindingError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<ReadError> for BindingError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::NotFound,
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Why a session does not get its bindings.
+#[derive(Debug, thiserror::Error)]
+pub enum BoundError {
+    /// Some of them are none, or are there twice.
+    #[error("{} fields are wrong", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The secret of one cannot be opened: it has to be set again, or the server to get the key that it had.
+    #[error("the secret of {binding} cannot be opened")]
+    Sealed {
+        /// Which.
+        binding: BindingId,
+        /// Why.
+        #[source]
+        source: UnsealError,
+    },
     /// The store failed.
     #[error("store")]
     Store(#[from] StoreError),

@@ -9,6 +9,7 @@
 
 mod admission;
 mod auth;
+mod bindings;
 mod calls;
 mod clock;
 mod config;
@@ -21,6 +22,7 @@ mod output;
 mod query;
 mod reaper;
 mod recovery;
+mod vault;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -28,17 +30,21 @@ use std::{sync::Arc, time::Duration};
 use backend::SessionBackend;
 use model::access::Caller;
 use store::Store;
+use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use auth::{IssuedKey, KeySummary, Keys, Pepper};
+pub use bindings::Rotated;
 pub use clock::{Clock, Ids};
 pub use config::{Config, Profile};
 pub use create::CreateRequest;
 pub use error::{
-    AuthError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError, ShutdownError, StartError,
+    AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
+    ShutdownError, StartError,
 };
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{SessionFilter, StoreError};
+pub use store::{BindingFilter, SessionFilter, StoreError};
+pub use vault::{UnsealError, Vault};
 
 use crate::{admission::Slots, live::Registry};
 
@@ -55,6 +61,9 @@ pub(crate) struct Inner {
     clock: Clock,
     ids: Ids,
     pepper: Pepper,
+    vault: Vault,
+    /// Tells drivers that a binding of theirs has another secret.
+    rotations: broadcast::Sender<Rotated>,
     dev_org: Option<wire::OrgId>,
     slots: Slots,
     registry: Registry,
@@ -80,6 +89,8 @@ pub struct Parts {
     pub ids: Ids,
     /// The key under which API keys are hashed.
     pub pepper: Pepper,
+    /// The key under which secrets of bindings are sealed.
+    pub vault: Vault,
 }
 
 impl Engine {
@@ -102,12 +113,15 @@ impl Engine {
             clock: parts.clock,
             ids: parts.ids,
             pepper: parts.pepper,
+            vault: parts.vault,
+            rotations: broadcast::Sender::new(bindings::NOTICES),
             dev_org,
             drivers: TaskTracker::new(),
             draining: CancellationToken::new(),
             deadline: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
+        inner.look_at_secrets().await?;
         let owed = recovery::recover(&inner).await?;
         tokio::spawn(reaper::run(Arc::clone(&inner), owed));
         Ok(Self { inner })

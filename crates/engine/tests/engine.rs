@@ -4,6 +4,7 @@
 
 mod suite {
     mod backend;
+    mod bindings;
     mod creations;
     mod failures;
     mod outages;

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod binding;
 pub mod capability;
 pub mod egress;
 pub mod gateway;

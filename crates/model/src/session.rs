@@ -66,7 +66,7 @@ impl SessionSpec {
         maxima: &Limits,
         backends: &[&str],
     ) -> Result<Self, Refusal> {
-        let misread = Misread(shape_faults.iter().map(|fault| fault.field.clone()).collect());
+        let misread = Misread::of(&shape_faults);
         let mut faults = Vec::new();
         let missing = not_offered(&request);
         let limits = Limits::decide(&request.limits, maxima, &mut faults);
@@ -109,9 +109,19 @@ impl SessionSpec {
 }
 
 /// Paths of the fields that could not be read. Something else stands in their place, which is not to be judged.
-struct Misread(Vec<String>);
+pub(crate) struct Misread(Vec<String>);
 
 impl Misread {
+    pub(crate) fn of(shape_faults: &[FieldError]) -> Self {
+        Self(shape_faults.iter().map(|fault| fault.field.clone()).collect())
+    }
+
+    /// The field, or what it is in.
+    pub(crate) fn covers(&self, field: &str) -> bool {
+        let around = |misread: &String| field.strip_prefix(misread).is_some_and(|rest| rest.starts_with(['.', '[']));
+        self.has(field) || self.0.iter().any(around)
+    }
+
     fn has(&self, field: &str) -> bool {
         self.0.iter().any(|misread| misread == field || misread.starts_with("(body)"))
     }

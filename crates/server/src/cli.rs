@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, demo, doctor, image, key, run, serve};
+use crate::{audit, binding, demo, doctor, image, key, run, serve};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -35,6 +35,8 @@ enum Command {
     Image(image::ImageArgs),
     /// Make, list and revoke API keys, in the data directory
     Key(key::KeyArgs),
+    /// Make, list, rotate and delete service bindings
+    Binding(binding::BindingArgs),
     /// Check the audit log, in the data directory
     Audit(audit::AuditArgs),
     /// Print the OpenAPI document of the REST API
@@ -62,6 +64,7 @@ impl Cli {
             Command::Doctor(args) => on_runtime(doctor::run(args)),
             Command::Image(args) => on_runtime(image::run(args)),
             Command::Key(args) => on_runtime(key::run(args)),
+            Command::Binding(args) => on_runtime(binding::run(args)),
             Command::Audit(args) => on_runtime(audit::run(args)),
             Command::Openapi => print(api::openapi_json().as_bytes()),
             Command::Completions { shell } => {

@@ -1,4 +1,4 @@
-//! The data directory: who may look into it, who uses it now, and the pepper in it.
+//! The data directory: who may look into it, who uses it now, and the keys in it: the pepper, and the key for secrets.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -12,10 +12,15 @@ use rustix::{
     fs::{FlockOperation, OFlags, flock},
     io::Errno,
 };
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 const PEPPER: &str = "enclave.pepper";
 const PEPPER_BYTES: usize = 32;
+const SECRETS_KEY: &str = "secrets.key";
+const SECRETS_KEY_BYTES: usize = 32;
+/// 32 bytes in any spelling, with room for line breaks.
+const MAX_SECRETS_KEY_BYTES: u64 = 1024;
 const LOCK: &str = "enclave.lock";
 const DATABASE: &str = "enclave.db";
 /// Digits of the name that cgroups and the like get: enough that two servers of one host never share one.
@@ -48,6 +53,13 @@ pub(crate) enum DataDirError {
          it if you know that nobody has read it; else remove it and make all keys anew", path.display()
     )]
     PepperOpen { path: PathBuf, mode: u32 },
+    #[error(
+        "{} can be read by other users (mode {mode:o}): whoever has it and the database has the secrets of all bindings. \
+         Run chmod 600 on it if you know that nobody has read it", path.display()
+    )]
+    SecretsKeyOpen { path: PathBuf, mode: u32 },
+    #[error("{} is not a key for secrets: it must be a short file of the server's user", .0.display())]
+    NotASecretsKey(PathBuf),
     #[error("{} is not a pepper: it must be a file of {PEPPER_BYTES} bytes of the server's user", .0.display())]
     NotAPepper(PathBuf),
 }
@@ -149,20 +161,36 @@ impl DataDir {
         if let Some(pepper) = read_pepper(&path)? {
             return Ok(pepper);
         }
-        self.make_pepper(&path)?;
+        self.make_key(&path, &Ids::from_os().bytes::<PEPPER_BYTES>())?;
         read_pepper(&path)?.ok_or(DataDirError::NotAPepper(path))
     }
 
+    /// The text of the key for secrets, made if there is none; whether it was made, too.
+    pub(crate) fn secrets_key(&self) -> Result<(SecretString, bool), DataDirError> {
+        let path = self.secrets_key_path();
+        if let Some(key) = read_secrets_key(&path)? {
+            return Ok((key, false));
+        }
+        let text = SecretString::from(format!("{}\n", hex::encode(Ids::from_os().bytes::<SECRETS_KEY_BYTES>())));
+        self.make_key(&path, text.expose_secret().as_bytes())?;
+        let key = read_secrets_key(&path)?.ok_or_else(|| DataDirError::NotASecretsKey(path))?;
+        Ok((key, true))
+    }
+
+    pub(crate) fn secrets_key_path(&self) -> PathBuf {
+        self.path.join(SECRETS_KEY)
+    }
+
     /// Written whole under another name first, then linked: of two processes that do this at once, one wins and both
-    /// read the same bytes; a crash leaves no half pepper.
-    fn make_pepper(&self, path: &Path) -> Result<(), DataDirError> {
+    /// read the same bytes; a crash leaves no half key.
+    fn make_key(&self, path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
         let fault = |source| io_error(path, source);
         let draft = tempfile::Builder::new()
-            .prefix(".pepper-")
+            .prefix(".key-")
             .permissions(Permissions::from_mode(0o600))
             .tempfile_in(&self.path)
             .map_err(fault)?;
-        draft.as_file().write_all(&Ids::from_os().bytes::<PEPPER_BYTES>()).map_err(fault)?;
+        draft.as_file().write_all(bytes).map_err(fault)?;
         draft.as_file().sync_all().map_err(fault)?;
         match fs::hard_link(draft.path(), path) {
             Ok(()) => {}
@@ -191,6 +219,25 @@ fn read_pepper(path: &Path) -> Result<Option<Pepper>, DataDirError> {
     let mut bytes = [0; PEPPER_BYTES];
     (&file).read_exact(&mut bytes).map_err(|source| io_error(path, source))?;
     Ok(Some(Pepper::new(bytes)))
+}
+
+fn read_secrets_key(path: &Path) -> Result<Option<SecretString>, DataDirError> {
+    let file = match private().read(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(io_error(path, source)),
+    };
+    let metadata = file.metadata().map_err(|source| io_error(path, source))?;
+    let mode = metadata.mode() & 0o7777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(DataDirError::SecretsKeyOpen { path: path.to_owned(), mode });
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if !metadata.is_file() || metadata.uid() != own || metadata.len() > MAX_SECRETS_KEY_BYTES {
+        return Err(DataDirError::NotASecretsKey(path.to_owned()));
+    }
+    let text = io::read_to_string(file).map_err(|source| io_error(path, source))?;
+    Ok(Some(text.into()))
 }
 
 /// Files that only their owner reads, and that are never reached through a symbolic link or wait for a FIFO's writer.
@@ -308,6 +355,19 @@ mod tests {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
         assert!(matches!(dir.pepper(), Err(DataDirError::Io { .. })));
+    }
+
+    #[test]
+    fn the_key_for_secrets_is_made_once_stays_and_is_private() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = DataDir::prepare(&temp.path().join("d"), false).unwrap();
+        let (first, made) = dir.secrets_key().unwrap();
+        let (second, made_again) = dir.secrets_key().unwrap();
+        assert_eq!((first.expose_secret(), made, made_again), (second.expose_secret(), true, false));
+        assert_eq!((first.expose_secret().len(), mode(&dir.secrets_key_path())), (65, 0o600));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        fs::set_permissions(dir.secrets_key_path(), Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(dir.secrets_key(), Err(DataDirError::SecretsKeyOpen { mode: 0o640, .. })));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod audit;
 mod backends;
+mod binding;
 mod cli;
 mod data_dir;
 mod demo;
@@ -18,6 +19,7 @@ mod metrics;
 mod platform;
 mod process;
 mod run;
+mod secrets;
 mod serve;
 mod settings;
 mod signals;

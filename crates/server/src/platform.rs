@@ -10,6 +10,7 @@ use store::{Store, sqlite::Sqlite};
 use crate::{
     backends::Chosen,
     data_dir::{DataDir, make_private},
+    secrets,
     settings::{Profile, Settings, State},
 };
 
@@ -39,6 +40,7 @@ pub(crate) async fn start(settings: &Settings, dir: &DataDir, chosen: &Chosen) -
         clock: Clock::System,
         ids: Ids::from_os(),
         pepper: dir.pepper()?,
+        vault: secrets::vault(&settings.secrets_key, dir).await?,
     };
     Engine::start(config(settings), parts).await.context("the engine does not start")
 }

@@ -1,7 +1,7 @@
 //! `enclave run`: one program, from the command line to its exit code.
 
 mod exit;
-mod report;
+pub(crate) mod report;
 mod request;
 mod screen;
 mod terminal;

@@ -22,6 +22,7 @@ use model::{
     egress::Permit,
     limits::{CEILING, FLOOR, Limits},
 };
+use secrecy::SecretString;
 
 pub(crate) use layers::{ConfigError, Layers};
 
@@ -35,6 +36,7 @@ const PLACE_BYTES: u64 = 512 << 20;
 pub(crate) struct Settings {
     pub(crate) listening: Listening,
     pub(crate) state: State,
+    pub(crate) secrets_key: SecretsKey,
     pub(crate) sessions: Sessions,
     pub(crate) egress: Egress,
     pub(crate) gvisor: Gvisor,
@@ -58,6 +60,18 @@ pub(crate) struct State {
     pub(crate) is_default: bool,
     /// None for the file in `data_dir`.
     pub(crate) database: Option<PathBuf>,
+}
+
+/// Where the key comes from under which the secrets of bindings are sealed.
+#[derive(Clone, Debug)]
+pub(crate) enum SecretsKey {
+    /// A file of the data directory, made if it is not there.
+    DataDir,
+    File(PathBuf),
+    /// Here it is.
+    Given(SecretString),
+    /// A command for `sh` that prints it.
+    Command(String),
 }
 
 #[derive(Clone, Debug)]
@@ -218,6 +232,7 @@ impl Reader<'_> {
                 body_limit: self.text("body_limit", |text| bytes(text, 1 << 10, 1 << 30)).unwrap_or(0),
             },
             state: self.state(),
+            secrets_key: self.secrets_key(),
             sessions: Sessions {
                 profile: self.text("profile", str::parse).unwrap_or(Profile::Hosted),
                 backend: self.text("backend", str::parse).unwrap_or(BackendChoice::Auto),
@@ -260,6 +275,18 @@ impl Reader<'_> {
             PathBuf::new()
         });
         State { is_default, data_dir, database: self.given("database_url", database) }
+    }
+
+    fn secrets_key(&mut self) -> SecretsKey {
+        let file = self.given("secrets_key_file", path).map(SecretsKey::File);
+        let given = self.given("secrets_key", |text| Ok(SecretsKey::Given(text.into())));
+        let command = self.given("secrets_key_command", |text| Ok(SecretsKey::Command(text.to_owned())));
+        let mut all = [file, given, command].into_iter().flatten();
+        let first = all.next().unwrap_or(SecretsKey::DataDir);
+        if all.next().is_some() {
+            self.faults.push("give one of secrets_key_file, secrets_key and secrets_key_command, not several".into());
+        }
+        first
     }
 
     fn maxima(&mut self) -> Limits {

@@ -9,6 +9,7 @@
 //! A case that fails panics.
 
 pub mod audit;
+pub mod bindings;
 pub mod closing;
 pub mod hostile;
 pub mod idempotency;
@@ -77,6 +78,14 @@ macro_rules! conformance {
                 keys_are_listed_newest_first_with_the_revoked_ones,
                 a_key_is_revoked_once,
                 a_key_id_that_is_taken_fails_alone;
+            bindings:
+                a_binding_is_read_back_as_it_was_given,
+                a_name_is_taken_once_in_an_org_and_free_again_after_a_deletion,
+                a_binding_id_that_is_taken_fails_alone,
+                a_change_is_made_only_on_what_it_was_decided_on,
+                a_deleted_binding_is_gone_for_good,
+                bindings_are_listed_by_name_in_pages_without_gaps,
+                a_cursor_of_another_list_of_bindings_is_refused;
             tenancy:
                 no_read_reaches_another_orgs_rows,
                 no_write_reaches_another_orgs_rows;

@@ -91,6 +91,23 @@ pub enum UpdateError {
     Store(#[from] StoreError),
 }
 
+/// Why a binding was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    /// The org has a binding of that name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// This org has no binding of that id.
+    #[error("no such binding")]
+    NotFound,
+    /// It was changed in the meantime; the change has to be decided anew.
+    #[error("the binding was changed in the meantime")]
+    Stale,
+    /// The write failed; nothing was recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl OpenError {
     /// Whether another process has the file just now.
     pub(crate) fn is_busy(&self) -> bool {

@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
-use wire::{AuditEvent, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
+use wire::{AuditEvent, BindingId, BindingPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
 
-pub use error::{CreateError, OpenError, StoreError, UpdateError};
+pub use error::{BindingError, CreateError, OpenError, StoreError, UpdateError};
 pub use record::{
-    AuditFilter, Created, Idempotency, KeyRecord, NewSession, Org, OutboxMessage, SessionFilter, Unfinished, Update,
+    AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord, NewSession, Org,
+    OutboxMessage, SessionFilter, Unfinished, Update,
 };
 pub use verify::{VerifyError, verify};
 
@@ -79,6 +80,18 @@ pub trait Tenant: Send + Sync {
     /// Revokes a key together with its audit event; false when the org has no such key that still works (then nothing is
     /// written).
     async fn revoke_key(&self, id: KeyId, draft: Draft) -> Result<bool, StoreError>;
+
+    /// Changes the org's bindings, together with the audit events of the change.
+    async fn change_binding(&self, change: BindingChange) -> Result<(), BindingError>;
+
+    /// Bindings, by name.
+    async fn bindings(&self, filter: BindingFilter) -> Result<BindingPage, StoreError>;
+
+    /// The binding of that id, if this org has one.
+    async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
+
+    /// The binding of that name, if this org has one.
+    async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError>;
 }
 
 /// Across orgs.
@@ -98,6 +111,9 @@ pub trait System: Send + Sync {
 
     /// Deletes idempotency keys older than the given time; gives how many.
     async fn forget_idempotency(&self, before: wire::Timestamp) -> Result<u64, StoreError>;
+
+    /// Every sealed secret, with its binding: for the look, at the start, at which key they are sealed under.
+    async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

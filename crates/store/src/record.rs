@@ -1,7 +1,9 @@
 //! What goes in and comes out.
 
 use model::audit::Draft;
-use wire::{AuditEvent, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult, Timestamp};
+use wire::{
+    AuditEvent, Binding, BindingId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult, Timestamp,
+};
 
 /// A session to record.
 #[derive(Clone, Debug)]
@@ -78,6 +80,54 @@ pub struct AuditFilter {
     pub after_seq: u64,
     /// How many at most.
     pub limit: u32,
+}
+
+/// A binding as stored: its secret is sealed, and the store cannot open it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingRecord {
+    /// The binding. Its `org_id` is the tenant's.
+    pub binding: Binding,
+    /// Its secret, sealed.
+    pub sealed: Vec<u8>,
+    /// Counts its changes. An update carries the revision that it was decided on.
+    pub revision: u64,
+}
+
+/// A change of an org's bindings, with the audit events that go with it.
+#[derive(Clone, Debug)]
+pub enum BindingChange {
+    /// A new one; its name is unique in the org.
+    Create {
+        /// What it is.
+        record: BindingRecord,
+        /// Its audit event.
+        draft: Draft,
+    },
+    /// One that is there gets this content, if its revision is still the one given. Its name stays.
+    Update {
+        /// What it becomes, with the revision that it has now.
+        record: BindingRecord,
+        /// Audit events of the change, in order.
+        drafts: Vec<Draft>,
+    },
+    /// One that is there goes, and its secret with it.
+    Delete {
+        /// Which.
+        id: BindingId,
+        /// Its audit event.
+        draft: Draft,
+    },
+}
+
+/// Which bindings to list.
+#[derive(Clone, Debug, Default)]
+pub struct BindingFilter {
+    /// `nextCursor` of the page before. Opaque; only this org's are accepted.
+    pub cursor: Option<String>,
+    /// How many at most; the caller bounds it.
+    pub limit: u32,
+    /// Only the one of this name.
+    pub name: Option<String>,
 }
 
 /// An API key as stored: never the secret.

@@ -22,11 +22,14 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
 };
-use wire::{AuditEvent, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp};
+use wire::{
+    AuditEvent, BindingId, BindingPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp,
+};
 
 use crate::{
-    AuditFilter, CreateError, Created, Idempotency, KeyRecord, NewSession, OpenError, Org, SessionFilter, Store,
-    StoreError, System, Tenant, Unfinished, Update, UpdateError,
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, Idempotency,
+    KeyRecord, NewSession, OpenError, Org, SessionFilter, Store, StoreError, System, Tenant, Unfinished, Update,
+    UpdateError,
 };
 use write::{Operation, Writer};
 
@@ -37,7 +40,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "first", include_str!("../migrations/sqlite/0001_first.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
+    (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
+];
 
 /// A database file.
 #[derive(Clone, Debug)]
@@ -210,6 +216,23 @@ impl Tenant for SqliteTenant {
         let org = self.org;
         self.store.write(|reply| Operation::RevokeKey { org, id, draft: Box::new(draft), reply }).await?
     }
+
+    async fn change_binding(&self, change: BindingChange) -> Result<(), BindingError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Binding { org, change: Box::new(change), reply }).await?
+    }
+
+    async fn bindings(&self, filter: BindingFilter) -> Result<BindingPage, StoreError> {
+        read::bindings::page(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
+        read::bindings::by_id(self.store.readers()?, self.org, id).await
+    }
+
+    async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError> {
+        read::bindings::by_name(self.store.readers()?, self.org, name).await
+    }
 }
 
 struct SqliteSystem {
@@ -237,6 +260,10 @@ impl System for SqliteSystem {
 
     async fn forget_idempotency(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.store.write(|reply| Operation::ForgetIdempotency { before, reply }).await?
+    }
+
+    async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
+        read::bindings::sealed(self.store.readers()?).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

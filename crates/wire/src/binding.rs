@@ -1,12 +1,14 @@
 //! Service bindings: named external services whose secret the gateway adds and the workload never sees.
 
+mod read;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{BindingId, OrgId, Timestamp};
 
 /// How a binding's secret goes into a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum BindingKind {
     /// A header of any name.
@@ -20,6 +22,7 @@ pub enum BindingKind {
         template: String,
     },
     /// `Authorization: Bearer <secret>`.
+    #[default]
     Bearer,
     /// HTTP basic authentication, with the secret as the password.
     Basic {
@@ -70,6 +73,35 @@ pub enum BindingKind {
     },
 }
 
+impl BindingKind {
+    /// The word in JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Header { .. } => "header",
+            Self::Bearer => "bearer",
+            Self::Basic { .. } => "basic",
+            Self::Query { .. } => "query",
+            Self::OAuth2ClientCredentials { .. } => "oauth2_client_credentials",
+            Self::OAuth2Refresh { .. } => "oauth2_refresh",
+            Self::AwsSigV4 { .. } => "aws_sigv4",
+            Self::Git { .. } => "git",
+        }
+    }
+
+    /// Where tokens are to be had, for the kinds that need some.
+    pub fn token_url(&self) -> Option<&str> {
+        match self {
+            Self::OAuth2ClientCredentials { token_url, .. } | Self::OAuth2Refresh { token_url, .. } => Some(token_url),
+            Self::Header { .. }
+            | Self::Bearer
+            | Self::Basic { .. }
+            | Self::Query { .. }
+            | Self::AwsSigV4 { .. }
+            | Self::Git { .. } => None,
+        }
+    }
+}
+
 fn just_the_secret() -> String {
     "{secret}".to_owned()
 }
@@ -118,19 +150,19 @@ pub struct BindingBudget {
     pub window_ms: Option<u64>,
 }
 
-/// A binding's secret. Goes in and never comes out.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+/// A binding's secret. Goes in and never comes out: no answer has a field of this type. Clients write it.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BindingSecret {
     /// The token, password, client secret, refresh token or secret access key.
-    #[schema(write_only, min_length = 1, max_length = 16384)]
+    #[schema(write_only, min_length = 8, max_length = 16384)]
     pub value: String,
     /// `oauth2_refresh`: the client's secret, if it has one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub client_secret: Option<String>,
     /// `aws_sigv4`: the session token, if the key is a temporary one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub session_token: Option<String>,
 }
@@ -139,6 +171,39 @@ impl std::fmt::Debug for BindingSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("BindingSecret(…)")
     }
+}
+
+/// A request for a binding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateBinding {
+    /// What it is.
+    #[serde(flatten)]
+    pub spec: BindingSpec,
+    /// Its secret.
+    pub secret: BindingSecret,
+}
+
+/// A change of a binding. What is absent stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpdateBinding {
+    /// How the secret goes into a request, from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<BindingKind>,
+    /// Where requests go from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<BindingUpstream>,
+    /// What may be asked from now on; everything when empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<BindingAllow>>,
+    /// How much of it one session may use from now on; an empty one bounds nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BindingBudget>,
+    /// Its secret from now on. Needed when `upstream`, the type of `kind` or its `tokenUrl` changes: a secret goes only
+    /// to where whoever gave it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<BindingSecret>,
 }
 
 /// What a binding is, apart from its secret.

@@ -157,6 +157,11 @@ impl<'f> Object<'f> {
         self.faults
     }
 
+    /// Whether a field is there. `null` counts as absent.
+    pub fn has(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(|value| !value.is_null())
+    }
+
     /// Takes a field as it is. `null` counts as absent.
     pub fn raw(&mut self, field: &str) -> Option<Value> {
         self.fields.remove(field).filter(|value| !value.is_null())

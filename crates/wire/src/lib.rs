@@ -22,6 +22,7 @@ pub use audit::{AuditEvent, AuditPage, AuditSource, AuditType};
 pub use backend::{BackendPage, BackendView, Health, HealthStatus, Isolation, Readiness, ReadyBackend};
 pub use binding::{
     Binding, BindingAllow, BindingBudget, BindingKind, BindingPage, BindingSecret, BindingSpec, BindingUpstream,
+    CreateBinding, UpdateBinding,
 };
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
 pub use id::{BindingId, IdError, KeyId, OrgId, SessionId};

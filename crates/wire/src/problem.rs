@@ -25,6 +25,8 @@ pub enum ErrorCode {
     IdempotencyConflict,
     /// The object is in a state in which this cannot be done. 409.
     WrongState,
+    /// There is something of that name already. 409.
+    Conflict,
     /// The body is larger than this server takes. 413.
     BodyTooLarge,
     /// The body is not `application/json`. 415.
@@ -52,7 +54,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::NotFinished | Self::IdempotencyConflict | Self::WrongState => 409,
+            Self::NotFinished | Self::IdempotencyConflict | Self::WrongState | Self::Conflict => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::NotEnforceable | Self::NotSupported => 422,
@@ -74,6 +76,7 @@ impl ErrorCode {
             Self::NotFinished => "The session has not finished",
             Self::IdempotencyConflict => "The idempotency key was used for another request",
             Self::WrongState => "Wrong state",
+            Self::Conflict => "The name is taken",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::NotEnforceable => "The policy cannot be enforced here",
@@ -97,6 +100,7 @@ impl ErrorCode {
             Self::NotFinished => "not_finished",
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::WrongState => "wrong_state",
+            Self::Conflict => "conflict",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotEnforceable => "not_enforceable",

@@ -348,7 +348,7 @@ impl Interactive {
     }
 }
 
-fn read_text(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Option<String> {
+pub(crate) fn read_text(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Option<String> {
     if let Value::String(text) = value {
         return Some(text);
     }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use backend::simulator::Step;
 use http::Method;
 use store::{Org, Store, StoreError, System, Tenant, Unfinished};
-use wire::{KeyId, OrgId, Timestamp};
+use wire::{BindingId, KeyId, OrgId, Timestamp};
 
 use crate::harness::{Builder, request};
 
@@ -51,6 +51,10 @@ impl System for BrokenSystem {
 
     async fn forget_idempotency(&self, before: Timestamp) -> Result<u64, StoreError> {
         self.0.forget_idempotency(before).await
+    }
+
+    async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
+        self.0.sealed().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

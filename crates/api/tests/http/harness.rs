@@ -8,7 +8,7 @@ use axum::{
     body::{Body, to_bytes},
 };
 use backend::simulator::{FailurePlan, Simulator, SimulatorConfig};
-use engine::{Clock, Config, Engine, Ids, Parts, Pepper, Profile};
+use engine::{Clock, Config, Engine, Ids, Parts, Pepper, Profile, Vault};
 use http::{HeaderMap, Method, Request, StatusCode};
 use model::access::Subject;
 use secrecy::ExposeSecret;
@@ -78,6 +78,7 @@ impl Builder {
             clock: Clock::System,
             ids: Ids::seeded(7),
             pepper: Pepper::new([9; 32]),
+            vault: Vault::new([5; 32]),
         };
         let engine = Engine::start(self.config, parts).await.unwrap();
         let org = engine.ensure_org("one").await.unwrap();
@@ -111,6 +112,11 @@ impl Api {
 
     pub(crate) async fn get(&self, key: &Key, path: &str) -> Answer {
         self.send(request(Method::GET, path, Some(key), Body::empty())).await
+    }
+
+    /// A body to any path.
+    pub(crate) async fn put(&self, key: &Key, method: Method, path: &str, body: &Value) -> Answer {
+        self.send(request(method, path, Some(key), body.to_string().into())).await
     }
 
     pub(crate) async fn post(&self, key: &Key, body: impl Into<Body>) -> Answer {
@@ -204,7 +210,7 @@ impl std::fmt::Debug for Answer {
 }
 
 pub(crate) fn request(method: Method, path: &str, key: Option<&Key>, body: Body) -> Request<Body> {
-    let json = method == Method::POST;
+    let json = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
     let mut request = Request::builder().method(method).uri(path);
     if let Some(key) = key {
         request = request.header("authorization", format!("Bearer {}", key.text));

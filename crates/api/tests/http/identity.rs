@@ -16,9 +16,12 @@ use serde_json::Value;
 use store::AuditFilter;
 use wire::{AuditType, Role, Scope};
 
-use crate::harness::{Answer, Api, Builder, Key, request};
+use crate::{
+    bindings,
+    harness::{Answer, Api, Builder, Key, request},
+};
 
-const ABSENT: &str = "ses_01890a5d-ac96-774b-bcce-b302099a8057";
+const ABSENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// An operation as the document has it.
 struct Documented {
@@ -44,8 +47,31 @@ fn documented() -> Vec<Documented> {
 impl Documented {
     /// A request that succeeds for who may make it.
     fn request(&self, key: Option<&Key>, id: &str) -> Request<Body> {
-        let body = if self.method == Method::POST { Body::from(r#"{"code": "1"}"#) } else { Body::empty() };
+        let body = match self.operation {
+            Operation::CreateSession => r#"{"code": "1"}"#.into(),
+            Operation::CreateBinding => bindings::body(&bindings::new_name()).to_string().into(),
+            Operation::UpdateBinding => r#"{"budget": {"calls": 5}}"#.into(),
+            Operation::RotateBinding => r#"{"value": "another secret"}"#.into(),
+            Operation::GetHealth
+            | Operation::GetReadiness
+            | Operation::GetOpenApi
+            | Operation::GetDocs
+            | Operation::ListBackends
+            | Operation::ListSessions
+            | Operation::GetSession
+            | Operation::DeleteSession
+            | Operation::GetSessionResult
+            | Operation::StreamSession
+            | Operation::GetSessionAudit
+            | Operation::ListBindings
+            | Operation::GetBinding
+            | Operation::DeleteBinding => Body::empty(),
+        };
         request(self.method.clone(), &self.path.replace("{id}", id), key, body)
+    }
+
+    fn is_of_bindings(&self) -> bool {
+        self.path.starts_with("/v1/bindings")
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -122,8 +148,11 @@ async fn what_is_no_key_that_works_is_refused_everywhere_and_never_ignored() {
 
 /// One row per operation: who may call it.
 const TABLE: &[&str] = &[
+    "createBinding: admin owner",
     "createSession: developer admin owner",
+    "deleteBinding: admin owner",
     "deleteSession: developer admin owner",
+    "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
     "getHealth: nobody viewer developer admin owner audit-only",
     "getOpenApi: nobody viewer developer admin owner audit-only",
@@ -132,8 +161,11 @@ const TABLE: &[&str] = &[
     "getSessionAudit: viewer developer admin owner audit-only",
     "getSessionResult: viewer developer admin owner",
     "listBackends: viewer developer admin owner",
+    "listBindings: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
+    "rotateBinding: admin owner",
     "streamSession: viewer developer admin owner",
+    "updateBinding: admin owner",
 ];
 
 #[tokio::test]
@@ -151,7 +183,10 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     for operation in documented() {
         let mut row = format!("{}:", operation.operation.id());
         for (name, key) in &callers {
-            let answer = api.send(operation.request(key.as_ref(), &id)).await;
+            // A deletion leaves nothing for the next caller.
+            let binding = if operation.is_of_bindings() { Some(bindings::created(&api, &owner).await) } else { None };
+            let id = binding.as_ref().unwrap_or(&id);
+            let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
                 200 | 201 => {
@@ -196,20 +231,48 @@ async fn another_orgs_session_cannot_be_told_from_one_that_does_not_exist() {
     let stranger = api.key(api.other, Role::Owner, None).await;
     let finished = api.ended_session(&owner, &["exit 0"]).await;
     let running = api.session(&owner, &["sleep 1h"]).await;
+    let ids = [finished.as_str(), running.as_str(), "nonsense", "ses_", "%FF", "..%2f", "ses_%00"];
+    assert_eq!(none_can_be_told(&api, &stranger, "ses", &ids).await, 5 * 7);
+    let still = api.get(&owner, &format!("/v1/sessions/{running}")).await.json();
+    assert_eq!(still["outcome"], Value::Null, "{still}");
+    assert_eq!(api.get(&stranger, "/v1/sessions").await.json()["items"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn another_orgs_binding_cannot_be_told_from_one_that_does_not_exist() {
+    let api = Api::start().await;
+    let (owner, stranger) = (api.owner().await, api.key(api.other, Role::Owner, None).await);
+    let id = bindings::created(&api, &owner).await;
+    let before = api.get(&owner, &format!("/v1/bindings/{id}")).await.json();
+    let name = before["name"].as_str().unwrap();
+    let ids = [id.as_str(), name, "nonsense", "bnd_", "%FF", "..%2f", "bnd_%00"];
+    assert_eq!(none_can_be_told(&api, &stranger, "bnd", &ids).await, 4 * 7);
+    assert_eq!(api.get(&owner, &format!("/v1/bindings/{id}")).await.json(), before);
+    for list in ["/v1/bindings".to_owned(), format!("/v1/bindings?name={name}")] {
+        assert_eq!(api.get(&stranger, &list).await.json()["items"], serde_json::json!([]));
+    }
+    // The name is free in the other org.
+    let taken = api.put(&stranger, Method::POST, "/v1/bindings", &bindings::body(name)).await;
+    assert_eq!(taken.status, 201, "{taken:?}");
+}
+
+/// Tries every operation on each id, and gives how many tries there were.
+async fn none_can_be_told(api: &Api, stranger: &Key, prefix: &str, ids: &[&str]) -> usize {
     let mut tried = 0;
-    for operation in documented().iter().filter(|operation| operation.path.contains("{id}")) {
-        let absent = comparable(api.send(operation.request(Some(&stranger), ABSENT)).await);
+    let of_bindings = prefix == "bnd";
+    let concerned =
+        |operation: &&Documented| operation.path.contains("{id}") && operation.is_of_bindings() == of_bindings;
+    for operation in documented().iter().filter(concerned) {
+        let absent = format!("{prefix}_{ABSENT}");
+        let absent = comparable(api.send(operation.request(Some(stranger), &absent)).await);
         assert!(absent.starts_with("404"), "{absent}");
-        for id in [finished.as_str(), running.as_str(), "nonsense", "ses_", "%FF", "..%2f", "ses_%00"] {
-            let answer = comparable(api.send(operation.request(Some(&stranger), id)).await);
+        for id in ids {
+            let answer = comparable(api.send(operation.request(Some(stranger), id)).await);
             assert_eq!(answer, absent, "{} of {id}", operation.operation.id());
             tried += 1;
         }
     }
-    assert_eq!(tried, 5 * 7);
-    let still = api.get(&owner, &format!("/v1/sessions/{running}")).await.json();
-    assert_eq!(still["outcome"], Value::Null, "{still}");
-    assert_eq!(api.get(&stranger, "/v1/sessions").await.json()["items"], serde_json::json!([]));
+    tried
 }
 
 /// An answer without what differs from request to request.

@@ -11,11 +11,13 @@ use std::{
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
-    AuditFilter, CreateError, Created, Idempotency, KeyRecord, NewSession, SessionFilter, Store, StoreError, System,
-    Tenant, Update, UpdateError,
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, Idempotency,
+    KeyRecord, NewSession, SessionFilter, Store, StoreError, System, Tenant, Update, UpdateError,
 };
 use tokio::sync::Notify;
-use wire::{AuditEvent, AuditType, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
+use wire::{
+    AuditEvent, AuditType, BindingId, BindingPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult,
+};
 
 /// What becomes of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,5 +174,21 @@ impl Tenant for FaultyTenant {
 
     async fn revoke_key(&self, id: KeyId, draft: Draft) -> Result<bool, StoreError> {
         self.tenant.revoke_key(id, draft).await
+    }
+
+    async fn change_binding(&self, change: BindingChange) -> Result<(), BindingError> {
+        self.tenant.change_binding(change).await
+    }
+
+    async fn bindings(&self, filter: BindingFilter) -> Result<BindingPage, StoreError> {
+        self.tenant.bindings(filter).await
+    }
+
+    async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError> {
+        self.tenant.binding(id).await
+    }
+
+    async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError> {
+        self.tenant.binding_named(name).await
     }
 }

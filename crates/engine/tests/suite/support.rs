@@ -9,7 +9,7 @@ use backend::{
     SandboxId, SessionBackend,
     simulator::{Simulator, SimulatorConfig},
 };
-use engine::{Clock, Config, CreateRequest, Engine, Ids, Parts, Pepper, Profile};
+use engine::{Clock, Config, CreateRequest, Engine, Ids, Parts, Pepper, Profile, Vault};
 use futures::StreamExt;
 use model::access::Caller;
 use store::{Store, sqlite::Sqlite};
@@ -21,6 +21,9 @@ use super::{
 };
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Under which secrets are sealed.
+pub(crate) const VAULT_KEY: [u8; 32] = [5; 32];
 
 pub(crate) struct World {
     pub(crate) engine: Engine,
@@ -55,12 +58,17 @@ pub(crate) async fn world_with(config: Config) -> World {
 }
 
 async fn start(config: Config, store: Arc<dyn Store>, backend: Arc<dyn SessionBackend>) -> Engine {
+    start_with(config, store, backend, Vault::new(VAULT_KEY)).await
+}
+
+async fn start_with(config: Config, store: Arc<dyn Store>, backend: Arc<dyn SessionBackend>, vault: Vault) -> Engine {
     let parts = Parts {
         store,
         backends: vec![backend],
         clock: Clock::System,
         ids: Ids::from_os(),
         pepper: Pepper::new([7; 32]),
+        vault,
     };
     Engine::start(Config { profile: Profile::Dev, ..config }, parts).await.unwrap()
 }
@@ -151,6 +159,16 @@ impl World {
         let unfinished = self.store.system().unfinished().await.unwrap();
         let found = unfinished.iter().find(|unfinished| unfinished.session.id == session.id).unwrap();
         found.sandbox.as_ref().unwrap().parse().unwrap()
+    }
+
+    /// The directory of the database's files.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Another server on the same rows, with another key for secrets.
+    pub(crate) async fn restarted_with_vault(&self, config: Config, vault: Vault) -> Engine {
+        start_with(config, Arc::new(self.store.clone()), self.backend.clone(), vault).await
     }
 
     /// A server that starts after this one was killed in the middle, as after kill -9: the rows and the sandboxes stand,

@@ -24,7 +24,7 @@ pub enum Special {
 
 impl Special {
     /// The kind of an address in its canonical form.
-    pub(super) fn of(address: IpAddr) -> Option<Self> {
+    pub fn of(address: IpAddr) -> Option<Self> {
         match address {
             IpAddr::V4(v4) => of_v4(v4),
             IpAddr::V6(v6) => of_v6(v6),

@@ -53,7 +53,7 @@ pub(super) fn error_object(error: &ClientError) -> Value {
 }
 
 /// An error in words: every field that is wrong, and what to quote when asking about it.
-pub(super) fn error_lines(error: &ClientError) -> Vec<String> {
+pub(crate) fn error_lines(error: &ClientError) -> Vec<String> {
     let Some(problem) = error.problem() else { return vec![error.chain()] };
     let mut lines = vec![format!("{} ({}): {}", problem.title, problem.code.as_str(), problem.detail)];
     lines.extend(problem.errors.iter().map(|fault| format!("  {}: {}", fault.field, fault.message)));

@@ -89,6 +89,6 @@ macro_rules! flags {
     };
 }
 
-flags!(AllFlags, |_| true, false);
+flags!(AllFlags, |key| !key.is_secret(), false);
 // Of commands that have commands of their own: taken before and behind those.
 flags!(StateFlags, is_state, true);

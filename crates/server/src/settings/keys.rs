@@ -27,6 +27,12 @@ impl Key {
         format!("ENCLAVE_{}", self.name.to_ascii_uppercase())
     }
 
+    /// Whether the value itself is a secret: taken from the environment alone. Other users of the machine see the command
+    /// line, and may read the file.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.name == "secrets_key"
+    }
+
     pub(crate) fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
@@ -92,8 +98,8 @@ pub(crate) const KEYS: &[Key] = &[
         section: STATE,
         value: "DIR",
         default: Described("/var/lib/enclave for root, else $XDG_DATA_HOME/enclave (~/.local/share/enclave)"),
-        help: "Directory of everything that outlives the process: database, sandboxes' files, and enclave.pepper, the \
-               key under which API keys are hashed. Made with mode 0700; one server at a time.",
+        help: "Directory of everything that outlives the process: database, sandboxes' files, secrets.key, and \
+               enclave.pepper, the key under which API keys are hashed. Made with mode 0700; one server at a time.",
     },
     Key {
         name: "database_url",
@@ -101,6 +107,30 @@ pub(crate) const KEYS: &[Key] = &[
         value: "URL",
         default: Described("sqlite: enclave.db in data_dir"),
         help: "The database: sqlite:PATH. This version has no other store.",
+    },
+    Key {
+        name: "secrets_key_file",
+        section: STATE,
+        value: "FILE",
+        default: Described("secrets.key in data_dir, made at the first start"),
+        help: "File of the key under which the secrets of bindings are sealed: 32 bytes, as hex or base64. At most one of \
+               the three secrets_key settings may be given. Keep it apart from the database: together they are the \
+               secrets. Without it they cannot be opened, and have to be set again.",
+    },
+    Key {
+        name: "secrets_key",
+        section: STATE,
+        value: "KEY",
+        default: Described("none"),
+        help: "The same key itself. Taken from the environment alone: the command line can be seen by other users.",
+    },
+    Key {
+        name: "secrets_key_command",
+        section: STATE,
+        value: "COMMAND",
+        default: Described("none"),
+        help: "Command for sh that prints the same key, from a key store for example. It is run once, at the start, and \
+               has 30 seconds.",
     },
     Key {
         name: "profile",

@@ -31,10 +31,16 @@ pub(crate) struct Layers {
     pub(crate) file: Option<PathBuf>,
 }
 
-#[derive(Debug)]
 pub(super) struct Given {
     pub(super) text: String,
     pub(super) origin: Origin,
+}
+
+/// Without the text, which may be a secret.
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 /// Who said it.
@@ -115,6 +121,14 @@ impl Layers {
                 faults.push(format!("{name} in {} is not a key{}", path.display(), suggest(&name)));
                 continue;
             };
+            if key.is_secret() {
+                faults.push(format!(
+                    "{name} in {} is taken from the environment alone, as {}; {name}_file names a file of it",
+                    path.display(),
+                    key.env()
+                ));
+                continue;
+            }
             let text = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::settings::keys::KEYS;
+use crate::settings::keys::{KEYS, Key};
 
 const HEAD: &str = "\
 <!-- @generated from crates/server/src/settings/keys.rs; ENCLAVE_UPDATE=1 cargo nextest run -p server reference -->
@@ -52,16 +52,23 @@ fn page() -> String {
         };
         write!(
             page,
-            "\n### `{}`\n\n{}\n\n- value: `{}`\n- default: {default}\n- environment: `{}`\n- flag: `--{}`\n",
+            "\n### `{}`\n\n{}\n\n- value: `{}`\n- default: {default}\n{}",
             key.name,
             wrap(key.help),
             key.value,
-            key.env(),
-            key.flag(),
+            places(key),
         )
         .expect("writing to a string");
     }
     page
+}
+
+/// Where it can be said, besides the file.
+fn places(key: &Key) -> String {
+    if key.is_secret() {
+        return format!("- environment, and nowhere else: `{}`\n", key.env());
+    }
+    format!("- environment: `{}`\n- flag: `--{}`\n", key.env(), key.flag())
 }
 
 /// Breaks lines at 120 characters.

@@ -35,9 +35,22 @@ fn the_help_of_serve_explains_every_key() {
 fn the_command_line_page_has_every_command_flag_and_exit_code() {
     let page = document("cli.md");
     let place = Place::new();
-    for command in
-        ["run", "key create", "key list", "key revoke", "audit verify", "image build", "image list", "demo", "doctor"]
-    {
+    for command in [
+        "run",
+        "key create",
+        "key list",
+        "key revoke",
+        "binding create",
+        "binding list",
+        "binding show",
+        "binding rotate",
+        "binding delete",
+        "audit verify",
+        "image build",
+        "image list",
+        "demo",
+        "doctor",
+    ] {
         let words_of: Vec<_> = command.split(' ').chain(["--help"]).collect();
         let help = place.run(&words_of);
         assert_eq!(help.code, 0, "{command}");

@@ -4,10 +4,12 @@ use tokio::task::JoinSet;
 use wire::{AuditType, Phase};
 
 use super::{
-    Subject,
-    support::{World, draft, key, key_draft, new, now, org_id, update},
+    Subject, bindings,
+    support::{World, binding, draft, key, key_draft, new, now, org_id, update},
 };
-use crate::{AuditFilter, CreateError, Idempotency, SessionFilter, StoreError, UpdateError, verify};
+use crate::{
+    AuditFilter, BindingError, BindingFilter, CreateError, Idempotency, SessionFilter, StoreError, UpdateError, verify,
+};
 
 pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
     let world = World::new(subject).await;
@@ -36,6 +38,13 @@ pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
     assert!(matches!(tenant.keys().await, Err(StoreError::Closed)));
     let revoked = tenant.revoke_key(id, key_draft(AuditType::KeyRevoked, id)).await;
     assert!(matches!(revoked, Err(StoreError::Closed)), "{revoked:?}");
+    let record = binding(world.org, "late");
+    let change = tenant.change_binding(bindings::deleted(&record)).await;
+    assert!(matches!(change, Err(BindingError::Store(StoreError::Closed))), "{change:?}");
+    assert!(matches!(tenant.bindings(BindingFilter::default()).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.binding(record.binding.id).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.binding_named("late").await, Err(StoreError::Closed)));
+    assert!(matches!(system.sealed().await, Err(StoreError::Closed)));
     assert!(matches!(system.unfinished().await, Err(StoreError::Closed)));
     assert!(matches!(system.key(id).await, Err(StoreError::Closed)));
     assert!(matches!(system.ensure_org("late", org_id()).await, Err(StoreError::Closed)));

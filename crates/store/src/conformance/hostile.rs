@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use wire::{AuditType, Phase};
 
 use super::{
-    Subject,
+    Subject, bindings,
     support::{World, draft, key, message, new, org_id, result, update},
 };
 use crate::{AuditFilter, Created, Idempotency, SessionFilter, verify};
@@ -59,12 +59,14 @@ pub async fn text_from_strangers_comes_back_as_it_went_in(subject: &dyn Subject)
         key.secret_hash.clone_from(&text);
         world.tenant.create_key(key.clone(), created).await.expect("a key is recorded");
         assert_eq!(world.system.key(key.id).await.expect("a read"), Some(key));
+        let bound = bindings::created(&world, &text).await;
+        assert_eq!(world.tenant.binding_named(&text).await.expect("a read"), Some(bound));
         let org = world.system.ensure_org(&text, org_id()).await.expect("an org is made");
         assert_eq!(world.system.ensure_org(&text, org_id()).await.expect("an org is found"), org);
         assert_eq!(org.name, text);
     }
     assert_eq!(subject.outbox(world.org).await, sent);
-    assert_eq!(world.verified().await, 3 * TEXTS.len() as u64);
+    assert_eq!(world.verified().await, 4 * TEXTS.len() as u64);
 }
 
 pub async fn labels_from_strangers_are_found_by_themselves_only(subject: &dyn Subject) {

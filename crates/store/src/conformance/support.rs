@@ -12,12 +12,14 @@ use model::audit::Draft;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditType, Egress, Enforcement, ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId,
-    Outcome, Phase, Role, Session, SessionId, SessionResult, Timestamp, Usage,
+    AuditEvent, AuditType, Binding, BindingId, BindingKind, BindingSpec, BindingUpstream, Egress, Enforcement,
+    ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId, Outcome, Phase, Role, Session, SessionId,
+    SessionResult, Timestamp, Usage,
 };
 
 use crate::{
-    AuditFilter, KeyRecord, NewSession, OutboxMessage, Store, System, Tenant, Update, conformance::Subject, verify,
+    AuditFilter, BindingRecord, KeyRecord, NewSession, OutboxMessage, Store, System, Tenant, Update,
+    conformance::Subject, verify,
 };
 
 /// Ids are numbered over the whole process, so that later ones sort behind earlier ones as version 7 does.
@@ -44,6 +46,11 @@ pub fn org_id() -> OrgId {
 /// A new key id, behind every earlier one.
 pub fn key_id() -> KeyId {
     KeyId::from_uuid(uuid())
+}
+
+/// A new binding id.
+pub fn binding_id() -> BindingId {
+    BindingId::from_uuid(uuid())
 }
 
 /// The moment of everything that happens here.
@@ -238,6 +245,28 @@ pub fn key(org: OrgId, name: &str) -> (KeyRecord, Draft) {
 /// An audit event about a key.
 pub fn key_draft(kind: AuditType, id: KeyId) -> Draft {
     Draft { session_id: None, data: json!({ "key": id }), ..draft(kind, session_id()) }
+}
+
+/// A binding of the org.
+pub fn binding(org: OrgId, name: &str) -> BindingRecord {
+    let upstream = BindingUpstream { url: "https://api.example.com".to_owned(), ca_pem: None };
+    let spec =
+        BindingSpec { name: name.to_owned(), kind: BindingKind::Bearer, upstream, allow: Vec::new(), budget: None };
+    let binding = Binding {
+        id: binding_id(),
+        org_id: org,
+        spec,
+        secret_version: 1,
+        rotated_at: now(),
+        created_at: now(),
+        updated_at: now(),
+    };
+    BindingRecord { binding, sealed: (0..=255).collect(), revision: 1 }
+}
+
+/// An audit event about a binding.
+pub fn binding_draft(kind: AuditType, id: BindingId) -> Draft {
+    Draft { session_id: None, data: json!({ "binding": id }), ..draft(kind, session_id()) }
 }
 
 /// The types of audit events, in order.

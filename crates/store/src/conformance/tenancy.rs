@@ -4,16 +4,20 @@ use model::audit::Head;
 use wire::{AuditType, Phase, Session};
 
 use super::{
-    Subject,
-    support::{World, key, key_draft, message, new, result, update},
+    Subject, bindings,
+    support::{World, binding_draft, key, key_draft, message, new, result, update},
 };
-use crate::{AuditFilter, Created, Idempotency, KeyRecord, SessionFilter, UpdateError};
+use crate::{
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord,
+    SessionFilter, UpdateError,
+};
 
 /// An org with one of everything.
 struct Victim {
     world: World,
     session: Session,
     key: KeyRecord,
+    binding: BindingRecord,
 }
 
 impl Victim {
@@ -32,7 +36,8 @@ impl Victim {
         world.created().await;
         let (key, created) = key(world.org, "victim's");
         world.tenant.create_key(key.clone(), created).await.expect("a key is recorded");
-        Self { world, session, key }
+        let binding = bindings::created(&world, "victims").await;
+        Self { world, session, key, binding }
     }
 }
 
@@ -61,6 +66,12 @@ pub async fn no_read_reaches_another_orgs_rows(subject: &dyn Subject) {
     }
     assert_eq!(tenant.audit_head().await.expect("a read"), Head::default());
     assert_eq!(tenant.keys().await.expect("a read"), []);
+    assert_eq!(tenant.binding(victim.binding.binding.id).await.expect("a read"), None);
+    assert_eq!(tenant.binding_named("victims").await.expect("a read"), None);
+    for name in [None, Some("victims".to_owned())] {
+        let page = tenant.bindings(BindingFilter { name, limit: 10, cursor: None }).await.expect("a page");
+        assert!(page.items.is_empty() && page.next_cursor.is_none());
+    }
 }
 
 pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
@@ -89,7 +100,22 @@ pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
     (copied.org, copied.secret_hash) = (thief.org, "11".repeat(32));
     assert!(tenant.create_key(copied, key_draft(AuditType::KeyCreated, id)).await.is_err());
 
+    let mut stolen = victim.binding.clone();
+    let foreign = tenant.change_binding(bindings::changed(&stolen)).await;
+    assert!(matches!(foreign, Err(BindingError::Store(_))), "{foreign:?}");
+    stolen.binding.org_id = thief.org;
+    for change in [bindings::changed(&stolen), bindings::deleted(&stolen)] {
+        let refused = tenant.change_binding(change).await;
+        assert!(matches!(refused, Err(BindingError::NotFound)), "{refused:?}");
+    }
+    // The same id and name in another org are another binding, and tell nothing of the first.
+    let draft = binding_draft(AuditType::BindingCreated, stolen.binding.id);
+    let same = tenant.change_binding(BindingChange::Create { record: stolen, draft }).await;
+    assert!(same.is_ok(), "{same:?}");
+
     let theirs = &victim.world;
+    let bound = theirs.tenant.binding(victim.binding.binding.id).await.expect("a read");
+    assert_eq!(bound, Some(victim.binding));
     assert_eq!(theirs.tenant.session(victim.session.id).await.expect("a read"), Some(victim.session.clone()));
     assert_eq!(theirs.tenant.result(victim.session.id).await.expect("a read"), Some(result(victim.session.id, None)));
     assert_eq!(theirs.system.key(id).await.expect("a read"), Some(victim.key.clone()));
@@ -99,5 +125,5 @@ pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
     let unfinished = theirs.system.unfinished().await.expect("a read");
     let found = unfinished.iter().find(|unfinished| unfinished.session == victim.session);
     assert_eq!(found.expect("still unfinished").sandbox.as_deref(), Some("box"));
-    assert_eq!((theirs.verified().await, thief.verified().await), (4, 2));
+    assert_eq!((theirs.verified().await, thief.verified().await), (5, 3));
 }

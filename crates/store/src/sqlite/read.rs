@@ -1,8 +1,9 @@
 //! Reading. Every statement that reads a tenant's rows names the org.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+pub(super) mod bindings;
+mod cursor;
+
 use model::audit::Head;
-use sha2::{Digest, Sha256};
 use sqlx::{Row, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 use wire::{AuditEvent, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
 
@@ -10,10 +11,7 @@ use crate::{
     AuditFilter, CreateError, Idempotency, KeyRecord, Org, SessionFilter, StoreError, Unfinished, sqlite::row,
 };
 
-const CURSOR: &str = "sessions/1";
-/// Bytes of digest in a cursor: enough that no damaged one passes. A forged one would only name another place in the
-/// forger's own list.
-const DIGEST: usize = 8;
+const LIST: &str = "sessions/1";
 
 pub(super) async fn session(pool: &SqlitePool, org: OrgId, id: SessionId) -> Result<Option<Session>, StoreError> {
     let found = sqlx::query("SELECT body FROM sessions WHERE org_id = ? AND id = ?")
@@ -79,21 +77,12 @@ pub(super) async fn sessions(pool: &SqlitePool, org: OrgId, filter: &SessionFilt
     let more = rows.len() > wanted;
     let items: Vec<Session> =
         rows.iter().take(wanted).map(|found| row::json(found, 0, "sessions")).collect::<Result<_, _>>()?;
-    let next_cursor = items.last().filter(|_| more).map(|last| write_cursor(org, last.id));
+    let next_cursor = items.last().filter(|_| more).map(|last| cursor::write(LIST, org, &last.id.to_string()));
     Ok(SessionPage { items, next_cursor })
 }
 
-fn write_cursor(org: OrgId, last: SessionId) -> String {
-    let place = format!("{CURSOR} {org} {last}");
-    let digest = &Sha256::digest(&place)[..DIGEST];
-    URL_SAFE_NO_PAD.encode([last.to_string().as_bytes(), digest].concat())
-}
-
 fn read_cursor(org: OrgId, cursor: &str) -> Result<SessionId, StoreError> {
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| StoreError::BadCursor)?;
-    let last = bytes.split_last_chunk::<DIGEST>().and_then(|(last, _)| str::from_utf8(last).ok()?.parse().ok());
-    let last = last.ok_or(StoreError::BadCursor)?;
-    if write_cursor(org, last) == cursor { Ok(last) } else { Err(StoreError::BadCursor) }
+    cursor::read(LIST, org, cursor)?.parse().map_err(|_| StoreError::BadCursor)
 }
 
 pub(super) async fn audit(pool: &SqlitePool, org: OrgId, filter: &AuditFilter) -> Result<Vec<AuditEvent>, StoreError> {

@@ -21,7 +21,10 @@ use wire::{AuditEvent, KeyId, OrgId, Timestamp};
 
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
-use crate::{CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError, error::is_busy};
+use crate::{
+    BindingChange, BindingError, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError,
+    error::is_busy,
+};
 
 /// Operations that wait for the writer; more wait to be queued.
 const QUEUE: usize = 1024;
@@ -43,6 +46,7 @@ pub(super) enum Operation {
     Append { org: OrgId, drafts: Vec<Draft>, reply: Reply<Result<Vec<AuditEvent>, StoreError>> },
     CreateKey { org: OrgId, key: Box<KeyRecord>, draft: Box<Draft>, reply: Reply<Result<(), StoreError>> },
     RevokeKey { org: OrgId, id: KeyId, draft: Box<Draft>, reply: Reply<Result<bool, StoreError>> },
+    Binding { org: OrgId, change: Box<BindingChange>, reply: Reply<Result<(), BindingError>> },
     EnsureOrg { org: Org, reply: Reply<Result<Org, StoreError>> },
     ForgetIdempotency { before: Timestamp, reply: Reply<Result<u64, StoreError>> },
 }
@@ -177,6 +181,9 @@ impl Operation {
                     | Refused::NotLive
                     | Refused::Foreign
                     | Refused::Taken(_)
+                    | Refused::NameTaken
+                    | Refused::NoBinding
+                    | Refused::Stale
                     | Refused::Unsealable(_)
                     | Refused::Corrupt(_)) => other.store().into(),
                 }));
@@ -188,6 +195,9 @@ impl Operation {
                     | Refused::IdempotencyConflict
                     | Refused::Foreign
                     | Refused::Taken(_)
+                    | Refused::NameTaken
+                    | Refused::NoBinding
+                    | Refused::Stale
                     | Refused::Unsealable(_)
                     | Refused::Corrupt(_)) => other.store().into(),
                 }));
@@ -201,6 +211,20 @@ impl Operation {
             (Self::RevokeKey { reply, .. }, Outcome::Revoked(revoked)) => Box::new(move || {
                 let _ = reply.send(revoked.map_err(Refused::store));
             }),
+            (Self::Binding { reply, .. }, Outcome::Binding(changed)) => Box::new(move || {
+                let _ = reply.send(changed.map_err(|refused| match refused {
+                    Refused::NameTaken => BindingError::NameTaken,
+                    Refused::NoBinding => BindingError::NotFound,
+                    Refused::Stale => BindingError::Stale,
+                    other @ (Refused::UnknownOrg
+                    | Refused::IdempotencyConflict
+                    | Refused::NotLive
+                    | Refused::Foreign
+                    | Refused::Taken(_)
+                    | Refused::Unsealable(_)
+                    | Refused::Corrupt(_)) => other.store().into(),
+                }));
+            }),
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
             }),
@@ -213,12 +237,14 @@ impl Operation {
                 | Self::Append { .. }
                 | Self::CreateKey { .. }
                 | Self::RevokeKey { .. }
+                | Self::Binding { .. }
                 | Self::EnsureOrg { .. }
                 | Self::ForgetIdempotency { .. },
                 Outcome::Created(_)
                 | Outcome::Events(_)
                 | Outcome::Done(_)
                 | Outcome::Revoked(_)
+                | Outcome::Binding(_)
                 | Outcome::Org(_)
                 | Outcome::Count(_),
             ) => unreachable!("`carry_out` gives each operation its own kind of outcome"),
@@ -233,6 +259,7 @@ impl Operation {
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
             Self::CreateKey { reply, .. } => drop(reply.send(Err(error))),
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),
+            Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
         }

@@ -56,9 +56,10 @@ async fn what_cannot_be_a_database_is_refused_and_left_alone() {
 
 #[tokio::test]
 async fn a_file_of_another_version_is_refused() {
-    for change in
-        ["UPDATE _sqlx_migrations SET version = 9999", "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 1"]
-    {
+    for change in [
+        "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 2",
+        "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 1",
+    ] {
         let (file, world) = ten_entries().await;
         world.store.close().await;
         assert_eq!(execute(&path(&file), change).await, 1);

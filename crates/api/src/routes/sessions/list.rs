@@ -5,12 +5,13 @@ use engine::SessionFilter;
 use serde::Deserialize;
 use wire::{Phase, SessionPage};
 
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::Identity,
+    query::{DEFAULT_LIMIT, MAX_LIMIT, Query},
+    state::App,
+};
 
-const DEFAULT_LIMIT: u32 = 20;
-const MAX_LIMIT: u32 = 100;
-/// Cursors are made by the store and short; anything longer is none.
-const MAX_CURSOR_BYTES: usize = 512;
 const MAX_LABELS: usize = 32;
 
 /// List sessions, newest first
@@ -39,10 +40,7 @@ pub(crate) async fn list_sessions(
 }
 
 fn filter(mut query: Query) -> Result<SessionFilter, Failure> {
-    let cursor = query.one("cursor");
-    if cursor.as_ref().is_some_and(|cursor| cursor.is_empty() || cursor.len() > MAX_CURSOR_BYTES) {
-        query.fault("cursor", "is not a nextCursor of this list");
-    }
+    let cursor = query.cursor();
     let limit = query.number("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
     let phase = query.one("phase").and_then(|text| {
         let phase = phase(&text);

@@ -1,5 +1,7 @@
 //! One transaction: each operation checks first and writes after, so that one that is refused leaves nothing behind.
 
+mod bindings;
+
 use std::collections::HashMap;
 
 use model::audit::{Draft, Head, Unsealable, canonical_event};
@@ -18,6 +20,7 @@ pub(super) enum Outcome {
     Events(Result<Vec<AuditEvent>, Refused>),
     Done(Result<(), Refused>),
     Revoked(Result<bool, Refused>),
+    Binding(Result<(), Refused>),
     Org(Result<Org, Refused>),
     Count(u64),
 }
@@ -29,6 +32,9 @@ pub(super) enum Refused {
     NotLive,
     Foreign,
     Taken(String),
+    NameTaken,
+    NoBinding,
+    Stale,
     Unsealable(Unsealable),
     Corrupt(serde_json::Error),
 }
@@ -54,6 +60,7 @@ impl<'c> Batch<'c> {
             Operation::Append { org, drafts, .. } => Outcome::Events(self.append(*org, drafts).await?),
             Operation::CreateKey { org, key, draft, .. } => Outcome::Done(self.create_key(*org, key, draft).await?),
             Operation::RevokeKey { org, id, draft, .. } => Outcome::Revoked(self.revoke_key(*org, *id, draft).await?),
+            Operation::Binding { org, change, .. } => Outcome::Binding(self.binding(*org, change).await?),
             Operation::EnsureOrg { org, .. } => Outcome::Org(self.ensure_org(org).await?),
             Operation::ForgetIdempotency { before, .. } => {
                 let forgotten = sqlx::query("DELETE FROM idempotency WHERE created_ms < ?")
@@ -288,7 +295,12 @@ impl<'c> Batch<'c> {
 impl Refused {
     pub(super) fn store(self) -> StoreError {
         match self {
-            Self::UnknownOrg | Self::IdempotencyConflict | Self::NotLive => StoreError::UnknownOrg,
+            Self::UnknownOrg
+            | Self::IdempotencyConflict
+            | Self::NotLive
+            | Self::NameTaken
+            | Self::NoBinding
+            | Self::Stale => StoreError::UnknownOrg,
             Self::Foreign => StoreError::ForeignRecord,
             Self::Taken(id) => StoreError::Taken(id),
             Self::Unsealable(why) => why.into(),

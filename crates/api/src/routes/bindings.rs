@@ -1,0 +1,63 @@
+//! Operations on bindings.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod rotate;
+pub(crate) mod update;
+
+use axum::extract::{FromRequestParts, Path, Request};
+use http::request::Parts;
+use tokio::sync::OwnedSemaphorePermit;
+use wire::{BindingId, ErrorCode, FieldError, JsonError};
+
+use crate::{
+    body::{self, read_json},
+    failure::{Failure, MAX_FAULTS},
+    query::Query,
+    state::App,
+};
+
+/// The binding's id in the path. Whatever is not an id is a binding that does not exist.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Id(pub(crate) BindingId);
+
+impl FromRequestParts<App> for Id {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        let text = Path::<String>::from_request_parts(parts, app).await.map_err(|_| Failure::no_binding())?;
+        text.parse().map(Self).map_err(|_| Failure::no_binding())
+    }
+}
+
+/// What was read of a body that holds a secret, and what could not be.
+struct Asked<T> {
+    what: T,
+    faults: Vec<FieldError>,
+    /// Gives the budget of bodies back when the request is decided.
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a body that holds a secret; its bytes are wiped.
+async fn read<T>(
+    app: &App,
+    query: Query,
+    request: Request,
+    parse: fn(&[u8]) -> Result<(T, Vec<FieldError>), JsonError>,
+) -> Result<Asked<T>, Failure> {
+    let mut faults = query.faults();
+    let (parts, body) = request.into_parts();
+    let body::Json { mut bytes, held } = read_json(app, &parts.headers, body).await?;
+    let parsed = parse(&bytes);
+    model::secret::wipe(&mut bytes);
+    let (what, shape) = parsed
+        .map_err(|error| Failure::new(ErrorCode::MalformedJson, format!("the body cannot be read as JSON: {error}")))?;
+    faults.extend(shape);
+    if faults.len() > MAX_FAULTS {
+        // More than will be told anyway: not worth deciding on the rest.
+        return Err(Failure::invalid(faults));
+    }
+    Ok(Asked { what, faults, _held: held })
+}
