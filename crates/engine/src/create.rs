@@ -37,7 +37,7 @@ impl Engine {
         }
         let known: Vec<_> = inner.backends.iter().map(|backend| backend.capabilities().name).collect();
         let decided = SessionSpec::decide(asked.request, asked.shape_faults, &inner.config.maxima, &known);
-        let spec = decided.map_err(|refusal| match refusal {
+        let mut spec = decided.map_err(|refusal| match refusal {
             Refusal::Invalid(faults) => CreateError::Invalid(faults),
             Refusal::NotSupported(faults) => CreateError::NotSupported(faults),
         })?;
@@ -48,6 +48,7 @@ impl Engine {
             self.note_refused(caller, capabilities.name, &unenforceable).await?;
             return Err(CreateError::NotEnforceable { backend: capabilities.name, faults: unenforceable });
         }
+        let named = self.name_bindings(caller, &mut spec).await?;
         let idempotency = asked
             .idempotency
             .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
@@ -58,7 +59,8 @@ impl Engine {
         };
 
         let now = inner.clock.now();
-        let session = view::pending(inner.ids.session(&inner.clock), caller, &spec, capabilities, now);
+        let mut session = view::pending(inner.ids.session(&inner.clock), caller, &spec, capabilities, now);
+        session.service_bindings = named;
         let created = Draft::platform(
             now,
             AuditType::SessionCreated,
@@ -92,6 +94,13 @@ impl Engine {
             Ok(session)
         });
         recorded.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Ties a session to the bindings that its names mean now, and gives what the caller wrote.
+    async fn name_bindings(&self, caller: &Caller, spec: &mut SessionSpec) -> Result<Vec<String>, CreateError> {
+        let bound = self.inner.bound(caller.org, &spec.service_bindings).await?;
+        let ids = bound.iter().map(|service| service.id.to_string()).collect();
+        Ok(std::mem::replace(&mut spec.service_bindings, ids))
     }
 
     /// The session that an earlier request with the same key made.

@@ -12,6 +12,7 @@
 mod egress;
 mod reclaim;
 mod record;
+mod services;
 mod supervise;
 
 use std::{sync::Arc, time::Duration};
@@ -31,7 +32,7 @@ use wire::{AuditEvent, FaultCode, Session};
 use crate::{
     Inner,
     admission::Place,
-    driver::{record::Unrecorded, supervise::Run},
+    driver::{record::Unrecorded, services::Services, supervise::Run},
     live::Live,
     view,
 };
@@ -47,6 +48,8 @@ struct Driver {
     session: Session,
     state: State,
     spec: SessionSpec,
+    /// Its bindings, once its gateway has them.
+    services: Option<Services>,
 }
 
 /// Starts the session's driver. `events` are the audit events of its creation.
@@ -59,7 +62,8 @@ pub(crate) fn start(
     place: Place,
     events: Vec<AuditEvent>,
 ) {
-    let driver = Driver { inner: Arc::clone(inner), backend, live, session, state: State::Pending, spec };
+    let driver =
+        Driver { inner: Arc::clone(inner), backend, live, session, state: State::Pending, spec, services: None };
     driver.publish(events);
     inner.drivers.spawn(driver.run(place));
 }
@@ -118,7 +122,7 @@ impl Driver {
     }
 
     /// Makes the sandbox.
-    async fn boot(&self) -> Result<backend::Sandbox, NotBooted> {
+    async fn boot(&mut self) -> Result<backend::Sandbox, NotBooted> {
         let shape = Shape {
             image: self.session.image.clone(),
             language: self.spec.language,
@@ -140,15 +144,23 @@ impl Driver {
         };
         let id = prepared.id.clone();
         self.inner.reaper.own(&id);
-        let spec = SandboxSpec { limits: self.spec.limits, gateway: self.gateway_spec() };
+        let left = || Left::Sandbox(id.clone());
+        let gateway = self.gateway_spec().await.map_err(|error| {
+            self.log_failure("open bindings", &error);
+            NotBooted {
+                verdict: failed("a binding of the session is gone, or its secret cannot be opened"),
+                left: left(),
+            }
+        })?;
+        let spec = SandboxSpec { limits: self.spec.limits, gateway };
         let sandbox = tokio::select! {
             biased;
             assigned = self.backend.assign(prepared, &spec) => assigned.map_err(|error| {
                 self.log_failure("assign", &error);
                 let verdict = failed("the session's limits could not be put into force");
-                NotBooted { verdict, left: Left::Sandbox(id) }
+                NotBooted { verdict, left: left() }
             })?,
-            verdict = self.given_up() => return Err(NotBooted { verdict, left: Left::Sandbox(id.clone()) }),
+            verdict = self.given_up() => return Err(NotBooted { verdict, left: left() }),
         };
         metrics::histogram!("enclave_sandbox_boot_seconds", "backend" => self.backend.capabilities().name)
             .record(began.elapsed().as_secs_f64());

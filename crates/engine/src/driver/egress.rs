@@ -20,7 +20,11 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use wire::{AuditSource, Denial, OrgId, SessionId, StreamFrame};
 
-use crate::{Inner, driver::Driver, live::Live};
+use crate::{
+    BoundError, Inner,
+    driver::{Driver, services::Services},
+    live::Live,
+};
 
 /// Events that are recorded in one transaction.
 const AT_ONCE: usize = 64;
@@ -49,8 +53,9 @@ pub(super) struct Egress {
 
 impl Egress {
     /// Listens to a gateway.
-    pub(super) fn of(driver: &Driver, gateway: Option<Gateway>) -> Self {
+    pub(super) fn of(driver: &mut Driver, gateway: Option<Gateway>) -> Self {
         let heard = Arc::<Mutex<Heard>>::default();
+        let services = driver.services.take();
         let listening = gateway.map(|gateway| {
             let listener = Listener {
                 inner: Arc::clone(&driver.inner),
@@ -59,7 +64,7 @@ impl Egress {
                 session: driver.session.id,
                 heard: Arc::clone(&heard),
             };
-            AbortOnDropHandle::new(tokio::spawn(listener.run(gateway)))
+            AbortOnDropHandle::new(tokio::spawn(listener.run(gateway, services)))
         });
         Self { listening, heard }
     }
@@ -113,8 +118,21 @@ struct Listener {
 }
 
 impl Listener {
-    async fn run(self, mut gateway: Gateway) {
-        while let Some(first) = gateway.next().await {
+    async fn run(self, mut gateway: Gateway, mut services: Option<Services>) {
+        let handle = gateway.handle();
+        let following = async {
+            match &mut services {
+                Some(services) => services.follow(&handle).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(following);
+        loop {
+            let first = tokio::select! {
+                first = gateway.next() => first,
+                () = &mut following => None,
+            };
+            let Some(first) = first else { return };
             let mut drafts = Vec::new();
             let mut said = Some(first);
             while let Some(message) = said.take() {
@@ -186,13 +204,19 @@ fn actor(source: AuditSource) -> &'static str {
 
 impl Driver {
     /// What the session's gateway has to know, if it is to have one.
-    pub(super) fn gateway_spec(&self) -> Option<GatewaySpec> {
-        self.spec.has_egress().then(|| GatewaySpec {
+    pub(super) async fn gateway_spec(&mut self) -> Result<Option<GatewaySpec>, BoundError> {
+        if !self.spec.has_egress() {
+            return Ok(None);
+        }
+        let (services, bindings) =
+            Services::open(&self.inner, self.session.org_id, &self.spec.service_bindings).await?;
+        self.services = Some(services);
+        Ok(Some(GatewaySpec {
             session: self.session.id,
             policy: Policy::new(&self.spec.egress, self.inner.config.deployment.clone()),
             limits: self.inner.config.gateway,
-            bindings: Vec::new(),
-        })
+            bindings,
+        }))
     }
 
     /// The variables by which programs find the way out. The caller's own come after them, and win.
@@ -210,6 +234,7 @@ impl Driver {
             env.push(variable(name, value));
             env.push(variable(&name.to_ascii_lowercase(), value));
         }
+        env.extend(self.services.iter().flat_map(Services::env));
         env
     }
 }

@@ -82,6 +82,7 @@ struct Collected {
 impl Driver {
     pub(super) async fn supervise(&mut self, sandbox: Sandbox) -> Run {
         let Sandbox { id, channel, gateway } = sandbox;
+        let start = self.start_frame();
         let mut egress = Egress::of(self, gateway);
         let (mut sender, mut receiver) = channel.assign(&self.session.id.to_string());
         let mut collected = Collected {
@@ -91,7 +92,7 @@ impl Driver {
             started: None,
         };
 
-        let decided = self.watch(&id, &mut sender, &mut receiver, &mut egress, &mut collected).await;
+        let decided = self.watch(&id, &start, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
         if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
@@ -138,6 +139,7 @@ impl Driver {
     async fn watch(
         &mut self,
         id: &SandboxId,
+        start: &HostFrame,
         sender: &mut Sender,
         receiver: &mut Receiver,
         egress: &mut Egress,
@@ -146,8 +148,7 @@ impl Driver {
         let backend = std::sync::Arc::clone(&self.backend);
         let live = std::sync::Arc::clone(&self.live);
         let deadline = self.inner.deadline.clone();
-        let start = self.start_frame();
-        let sending = sender.send(&start);
+        let sending = sender.send(start);
         let terminated = backend.wait(id);
         tokio::pin!(sending, terminated);
         let (mut sent, mut ended, mut cut_off) = (false, false, false);
