@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, binding, demo, doctor, image, key, run, serve};
+use crate::{audit, binding, demo, doctor, gateway, image, key, run, serve};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -39,6 +39,8 @@ enum Command {
     Binding(binding::BindingArgs),
     /// Check the audit log, in the data directory
     Audit(audit::AuditArgs),
+    #[command(hide = true)]
+    Gateway(gateway::GatewayArgs),
     /// Print the OpenAPI document of the REST API
     Openapi,
     /// Print completions for a shell
@@ -66,6 +68,7 @@ impl Cli {
             Command::Key(args) => on_runtime(key::run(args)),
             Command::Binding(args) => on_runtime(binding::run(args)),
             Command::Audit(args) => on_runtime(audit::run(args)),
+            Command::Gateway(args) => gateway::run(&args),
             Command::Openapi => print(api::openapi_json().as_bytes()),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
