@@ -259,6 +259,7 @@ fn capabilities() -> Capabilities {
             disk: modelled("what the program is said to write is counted"),
             wall_clock: modelled("the server's own timer, for a program that does not run"),
         },
-        egress_allowlist: false,
+        egress_allowlist: true,
+        egress_enforcement: Some(modelled("the gateway's decisions are made, and nothing is connected")),
     }
 }

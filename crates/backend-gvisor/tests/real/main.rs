@@ -5,7 +5,9 @@
 mod confinement;
 mod conformance;
 mod crash;
+mod egress;
 mod honest;
 mod lifecycle;
 mod limits;
+mod stand_in;
 mod support;
