@@ -1,13 +1,20 @@
-//! Measures what this backend takes: `ENCLAVE_IMAGE_DIR=... cargo run --release -p backend-gvisor --example boot [N]`.
+//! Measures what this backend takes:
+//! `ENCLAVE_IMAGE_DIR=... cargo run --release -p backend-gvisor --example boot [N [GATEWAY ARGUMENT...]]`. With the program of
+//! a gateway, as in `enclave gateway`, the sandboxes have a way out.
 
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use backend::{SandboxSpec, SessionBackend as _, Shape};
+use backend::{GatewayProgram, SandboxSpec, SessionBackend as _, Shape};
 use backend_gvisor::{Gvisor, GvisorConfig, ImageRef, find_runsc};
-use model::{Language, limits::Limits};
+use model::{
+    Language,
+    egress::Policy,
+    gateway::{GatewayLimits, GatewaySpec},
+    limits::Limits,
+};
 use protocol::{GuestFrame, HostFrame, Start};
 
 fn median(mut times: Vec<Duration>) -> String {
@@ -31,17 +38,30 @@ fn start() -> Start {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let rounds: usize = std::env::args().nth(1).map_or(Ok(20), |rounds| rounds.parse())?;
+    let mut words = std::env::args().skip(1);
+    let rounds: usize = words.next().map_or(Ok(20), |rounds| rounds.parse())?;
+    let program = words.next().map(|program| GatewayProgram { program: program.into(), arguments: words.collect() });
+    let gateway = match program {
+        Some(_) => Some(GatewaySpec {
+            session: "ses_00000000-0000-7000-8000-000000000000".parse()?,
+            policy: Policy::default(),
+            limits: GatewayLimits::default(),
+            bindings: Vec::new(),
+        }),
+        None => None,
+    };
     let images = std::env::var_os("ENCLAVE_IMAGE_DIR").map_or_else(|| "/var/lib/enclave/images".into(), PathBuf::from);
     let state = tempfile::tempdir()?;
     let runsc = find_runsc().ok_or("no runsc")?;
     let mut config = GvisorConfig::new(runsc, state.path().into(), format!("{:x}", std::process::id()));
     config.images.push(ImageRef { name: "default".into(), root: images.join("default/root.erofs") });
+    config.gateway = program;
     let began = Instant::now();
     let gvisor = Gvisor::open(config).await?;
     println!("open     {:6.1} ms", began.elapsed().as_secs_f64() * 1000.0);
-    let shape = Shape { image: "default".into(), language: Language::Python, disk_bytes: 512 << 20, egress: false };
-    let spec = SandboxSpec { limits: Limits::default(), gateway: None };
+    let egress = gateway.is_some();
+    let shape = Shape { image: "default".into(), language: Language::Python, disk_bytes: 512 << 20, egress };
+    let spec = SandboxSpec { limits: Limits::default(), gateway };
     let mut times: [Vec<Duration>; 5] = Default::default();
     for _ in 0..rounds {
         // Nothing of the last round is left to help or to hinder.

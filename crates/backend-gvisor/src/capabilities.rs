@@ -26,11 +26,13 @@ pub(crate) struct Found<'a> {
     /// Whether swap is counted, and none is given.
     pub(crate) bounds_swap: bool,
     pub(crate) images: &'a [String],
+    /// Whether a sandbox with a way out and its gateway have been tried, and work.
+    pub(crate) egress: bool,
 }
 
 /// The record.
 pub(crate) fn capabilities(found: &Found<'_>) -> Capabilities {
-    let Found { runsc_version, platform, run_as, cgroup, bounds_swap, images } = found;
+    let Found { runsc_version, platform, run_as, cgroup, bounds_swap, images, egress } = found;
     let user = match run_as {
         RunAs::OwnUsers => "as a host user of the sandbox's own",
         RunAs::Nobody => "as the host's user nobody",
@@ -56,7 +58,13 @@ pub(crate) fn capabilities(found: &Found<'_>) -> Capabilities {
             disk: "a size-bounded file system in one file on the host, watched".into(),
             wall_clock: format!("the session driver's timer; cgroup {cgroup} kill"),
         },
-        egress_allowlist: false,
+        egress_allowlist: *egress,
+        egress_enforcement: egress.then(|| {
+            "one gateway process for each session, behind the only pipe that leads out; TCP over IPv4 is captured by \
+             gVisor's kernel whatever the program does, DNS is answered by the gateway, UDP and ICMP lead nowhere and are \
+             audited; IPv6 has no route but through the proxies"
+                .into()
+        }),
     }
 }
 
@@ -73,6 +81,7 @@ mod tests {
             cgroup,
             bounds_swap: true,
             images: &["default".into()],
+            egress: run_as == RunAs::Nobody,
         })
     }
 
@@ -92,7 +101,9 @@ mod tests {
     #[test]
     fn nothing_is_claimed_that_is_not_there() {
         let capabilities = found(RunAs::OwnUsers, "v2");
-        assert!(!capabilities.egress_allowlist);
+        assert!(!capabilities.egress_allowlist && capabilities.egress_enforcement.is_none());
+        let with_gateway = found(RunAs::Nobody, "v1");
+        assert!(with_gateway.egress_allowlist && with_gateway.egress_enforcement.is_some());
         assert_eq!(capabilities.exec_modes, [ExecMode::Oneshot]);
     }
 }

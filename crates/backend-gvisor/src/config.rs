@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use backend::GatewayProgram;
+
 /// The gVisor backend of one server.
 #[derive(Debug, Clone)]
 pub struct GvisorConfig {
@@ -27,6 +29,8 @@ pub struct GvisorConfig {
     /// A cgroup, relative to the root of each hierarchy, to make this instance's cgroups in: for a server that was
     /// delegated only a subtree. The root itself when none.
     pub cgroup_parent: Option<PathBuf>,
+    /// What decides for sessions that have a way out. Without one there are none.
+    pub gateway: Option<GatewayProgram>,
 }
 
 impl GvisorConfig {
@@ -40,6 +44,7 @@ impl GvisorConfig {
             platform: Platform::default(),
             boot_patience: Duration::from_secs(10),
             cgroup_parent: None,
+            gateway: None,
         }
     }
 }

@@ -5,14 +5,18 @@ use std::{
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::fs::{DirBuilderExt as _, chown},
+        unix::{
+            fs::{DirBuilderExt as _, chown},
+            net::UnixStream,
+        },
     },
     path::Path,
     sync::Arc,
 };
 
 use backend::{
-    AssignError, Channel, PrepareError, Prepared, Sandbox, SandboxId, SandboxSpec, Shape, channel::ChannelError,
+    AssignError, Channel, GatewayError, PrepareError, Prepared, Sandbox, SandboxId, SandboxSpec, Shape,
+    channel::ChannelError,
 };
 use model::limits::Limits;
 use tokio::{net::unix::pipe, runtime::Handle, task};
@@ -21,6 +25,7 @@ use crate::{
     Inner,
     capabilities::RunAs,
     cgroup::{Caps, Failed},
+    gateway,
     image::{Image, Root},
     launch::{Launch, Launched, launch},
     live::{Live, Processes},
@@ -127,6 +132,10 @@ fn start(inner: &Inner, image: &Image, live: &Arc<Live>, shape: &Shape, runtime:
         }
         Root::Directory(path) => render::Root::Directory(path),
     };
+    // Both ends are closed here once they are where they belong: each side learns of the other's end.
+    let way_out = shape.egress.then(UnixStream::pair).transpose().map_err(at("make way out"))?;
+    let (gateways, runners) = way_out.map(|(ours, theirs)| (OwnedFd::from(ours), OwnedFd::from(theirs))).unzip();
+    inherits.extend(runners.as_ref().map(OwnedFd::as_fd));
     let wanted = Wanted {
         id: &live.id,
         platform: inner.config.platform,
@@ -135,6 +144,7 @@ fn start(inner: &Inner, image: &Image, live: &Arc<Live>, shape: &Shape, runtime:
         root,
         dir: &dir_path,
         runner: inner.runner.as_raw_fd(),
+        egress: runners.as_ref().map(OwnedFd::as_raw_fd),
     };
     write_config(&live.dir, &wanted).map_err(at("write config.json"))?;
     let launched = launch(&Launch {
@@ -146,7 +156,7 @@ fn start(inner: &Inner, image: &Image, live: &Arc<Live>, shape: &Shape, runtime:
     });
     let Launched { pid, process, stdin, stdout, stderr } = launched.map_err(at("start runsc"))?;
     let processes = Arc::new(Processes::new(pid, process, user));
-    making.started(Arc::clone(&processes));
+    making.started(Arc::clone(&processes), gateways);
     runtime.spawn(watch::run(Arc::clone(live), processes, stderr));
     Ok(Pipe { stdin, stdout })
 }
@@ -175,7 +185,7 @@ fn caps(limits: &Limits) -> Caps {
 }
 
 /// Puts a session's limits into force.
-pub(crate) async fn assign(inner: &Inner, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {
+pub(crate) async fn assign(inner: &Arc<Inner>, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {
     let Prepared { id, channel, shape } = prepared;
     let live = inner.live(&id).filter(|live| live.termination().is_none());
     let live = live.ok_or_else(|| AssignError::Gone(id.clone()))?;
@@ -190,13 +200,22 @@ pub(crate) async fn assign(inner: &Inner, prepared: Prepared, spec: &SandboxSpec
             Ok(())
         }
     };
+    let gateway = match (&spec.gateway, shape.egress) {
+        (Some(spec), true) => Some(gateway::start(inner, &live, spec)),
+        (None, false) => None,
+        (Some(_), false) | (None, true) => return Err(GatewayError::Mismatch.into()),
+    };
     let done = task::spawn_blocking(work).await.map_err(io::Error::other);
     let done = done.unwrap_or_else(|source| Err(Failed { step: "put limits into force", source }));
     if live.termination().is_some() {
         return Err(AssignError::Gone(id));
     }
     done.map_err(|Failed { step, source }| AssignError::Limit { step, source })?;
-    Ok(Sandbox { id, channel, gateway: None })
+    let gateway = match gateway {
+        Some(starting) => Some(starting.await?),
+        None => None,
+    };
+    Ok(Sandbox { id, channel, gateway })
 }
 
 /// Makes the directory of a new sandbox: from then on it is listed.

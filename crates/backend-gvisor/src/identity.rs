@@ -2,7 +2,8 @@
 //!
 //! Every sandbox gets a user namespace of its own in which exactly two users exist, both belonging to this sandbox
 //! alone on the host: `runsc` itself (0 inside) and the sentry (65534 inside, as runsc wants it). So no process of a
-//! sandbox has any right on the host, not even the one that sets it up, and two sandboxes are two users.
+//! sandbox has any right on the host, not even the one that sets it up, and two sandboxes are two users. A third user
+//! stands beside them, in no namespace: that of the session's gateway.
 
 use std::{
     fs, io,
@@ -19,8 +20,8 @@ use crate::process;
 
 /// The first of our users on the host: above what systemd hands out to containers, below its foreign range.
 const FIRST: u32 = 0x7000_0000;
-/// Users of one sandbox.
-const PER_SANDBOX: u32 = 2;
+/// Users of one sandbox, its gateway's included.
+const PER_SANDBOX: u32 = 3;
 /// How many sandboxes have users of their own before the numbers start again.
 const SANDBOXES: u32 = (0x7ffe_0000 - FIRST) / PER_SANDBOX;
 /// The user that runsc makes the sentry.
@@ -55,8 +56,12 @@ impl Users {
     }
 
     fn create(&self) -> io::Result<Identity> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed) % SANDBOXES;
-        Identity::create(FIRST + number * PER_SANDBOX)
+        Identity::create(self.first())
+    }
+
+    /// The first of the users of one more sandbox.
+    pub(crate) fn first(&self) -> u32 {
+        FIRST + self.next.fetch_add(1, Ordering::Relaxed) % SANDBOXES * PER_SANDBOX
     }
 }
 
@@ -88,7 +93,12 @@ impl Identity {
     }
 }
 
-/// Whether a user of the host is one of the two.
+/// The user of the gateway of a sandbox whose users begin with this one.
+pub(crate) fn gateway(first: u32) -> u32 {
+    first + 2
+}
+
+/// Whether a user of the host is one of them.
 pub(crate) fn is_of(first: u32, user: u32) -> bool {
     (first..first + PER_SANDBOX).contains(&user)
 }
@@ -159,7 +169,7 @@ mod tests {
     #[test]
     fn users_of_two_sandboxes_never_overlap_and_stay_in_their_range() {
         let last = FIRST + (SANDBOXES - 1) * PER_SANDBOX;
-        assert!(is_of(last, last + 1) && last + 1 < 0x7ffe_0000);
+        assert!(is_of(last, gateway(last)) && gateway(last) < 0x7ffe_0000);
         assert!(!is_of(FIRST, FIRST + PER_SANDBOX));
         assert!(!is_of(FIRST, 0));
     }

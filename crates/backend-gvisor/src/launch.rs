@@ -154,7 +154,7 @@ fn raise_oom_score() -> io::Result<()> {
 
 /// Nothing that other code of the server left open by mistake is inherited.
 #[expect(unsafe_code, reason = "rustix has no close_range")]
-fn close_on_exec() -> io::Result<()> {
+pub(crate) fn close_on_exec() -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: takes integers, and closes nothing now.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };

@@ -24,6 +24,7 @@ mod capabilities;
 mod cgroup;
 mod config;
 mod drive;
+mod gateway;
 mod identity;
 mod image;
 mod launch;
@@ -82,6 +83,7 @@ pub(crate) struct Inner {
     sandboxes: PathBuf,
     images: Vec<Arc<Image>>,
     runner: File,
+    gateway: Option<gateway::Program>,
     cgroups: Cgroups,
     launcher: Launcher,
     users: Users,
@@ -143,6 +145,7 @@ impl Inner {
                     live.doom();
                     live.mark_killed();
                     live.end();
+                    live.end_gateway();
                 } else {
                     group.kill(END_PATIENCE);
                     live::bury_dead(&group, None);

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     cgroup::Group,
+    gateway::GatewayProcess,
     identity,
     log::Log,
     observe::{self, Cause, InForce, Reading},
@@ -49,6 +50,9 @@ pub(crate) struct Step {
     /// It is to be removed: nothing may be made any more.
     doomed: bool,
     processes: Option<Arc<Processes>>,
+    gateway: Option<Arc<GatewayProcess>>,
+    /// The end of the way out that is its gateway's, until it has one.
+    pipe: Option<OwnedFd>,
 }
 
 /// What becomes of it.
@@ -103,6 +107,19 @@ impl Live {
     /// Its processes, once there are any.
     pub(crate) fn processes(&self) -> Option<Arc<Processes>> {
         lock(&self.step).processes.clone()
+    }
+
+    /// The gateway's end of the way out, once.
+    pub(crate) fn take_pipe(&self) -> Option<OwnedFd> {
+        lock(&self.step).pipe.take()
+    }
+
+    /// Ends its gateway. Blocks until it is gone.
+    pub(crate) fn end_gateway(&self) {
+        let gateway = lock(&self.step).gateway.take();
+        if let Some(gateway) = gateway {
+            gateway.end();
+        }
     }
 
     /// Forbids making it. Waits for a making that is under way.
@@ -203,8 +220,19 @@ impl Live {
 
 impl Step {
     /// Takes note of what was started.
-    pub(crate) fn started(&mut self, processes: Arc<Processes>) {
+    pub(crate) fn started(&mut self, processes: Arc<Processes>, pipe: Option<OwnedFd>) {
         self.processes = Some(processes);
+        self.pipe = pipe;
+    }
+
+    /// Takes note of its gateway.
+    pub(crate) fn gateway_started(&mut self, gateway: Arc<GatewayProcess>) {
+        self.gateway = Some(gateway);
+    }
+
+    /// The first of its users on the host, if it has its own.
+    pub(crate) fn user(&self) -> Option<u32> {
+        self.processes.as_ref().and_then(|processes| processes.user)
     }
 }
 

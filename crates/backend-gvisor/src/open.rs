@@ -10,14 +10,20 @@ use std::{
     time::Duration,
 };
 
-use backend::{PrepareError, SessionBackend as _, Shape, channel::ChannelError};
-use model::Language;
+use backend::{AssignError, PrepareError, SandboxSpec, SessionBackend as _, Shape, channel::ChannelError};
+use model::{
+    Language,
+    egress::Policy,
+    gateway::{GatewayLimits, GatewaySpec},
+    limits::Limits,
+};
 use rustix::fs::FlockOperation;
 
 use crate::{
     CgroupError, Gvisor, GvisorConfig, ImageError, Inner,
     capabilities::{self, Found, RunAs},
     cgroup::Cgroups,
+    gateway,
     identity::Users,
     image::Image,
     launch::Launcher,
@@ -69,6 +75,15 @@ pub enum OpenError {
     /// There is no place for our cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The gateway's program is not there.
+    #[error("the gateway's program {}", path.display())]
+    Gateway {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// Why it cannot be used.
+        #[source]
+        source: io::Error,
+    },
     /// The process could not be set up.
     #[error("{step}")]
     Process {
@@ -111,12 +126,16 @@ impl Gvisor {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|errno| process("become child subreaper")(errno.into()))?;
         let random = crate::random().map_err(process("get random bytes"))?;
+        let program = config.gateway.as_ref().map(|named| {
+            gateway::Program::open(named).map_err(|source| OpenError::Gateway { path: named.program.clone(), source })
+        });
         let names: Vec<String> = images.iter().map(|image| image.name.clone()).collect();
         let (cgroup, bounds_swap) = (cgroups.version(), cgroups.bounds_swap());
         let inner = Arc::new(Inner {
             sandboxes,
             images: images.into_iter().map(Arc::new).collect(),
             runner,
+            gateway: program.transpose()?,
             cgroups,
             launcher: Launcher::start().map_err(process("start thread"))?,
             users: Users::starting_at(u32::from_ne_bytes(random)),
@@ -126,24 +145,46 @@ impl Gvisor {
             config,
         });
         let platform = inner.config.platform;
-        let record = |run_as| {
-            let found = Found { runsc_version: &runsc_version, platform, run_as, cgroup, bounds_swap, images: &names };
-            capabilities::capabilities(&found)
+        let record = |run_as, egress| {
+            capabilities::capabilities(&Found {
+                runsc_version: &runsc_version,
+                platform,
+                run_as,
+                cgroup,
+                bounds_swap,
+                images: &names,
+                egress,
+            })
         };
-        let mut gvisor = Self { capabilities: record(RunAs::OwnUsers), inner };
+        let mut gvisor = Self { capabilities: record(RunAs::OwnUsers, false), inner };
         let run_as = gvisor.choose_run_as(&names[0]).await?;
-        gvisor.capabilities = record(run_as);
-        tracing::info!(runsc = %runsc_version, %platform, ?run_as, cgroup, "gvisor backend is ready");
+        let egress = gvisor.has_egress(&names[0]).await;
+        gvisor.capabilities = record(run_as, egress);
+        tracing::info!(runsc = %runsc_version, %platform, ?run_as, cgroup, egress, "gvisor backend is ready");
         Ok(gvisor)
+    }
+
+    /// Tries a sandbox with a way out, and a gateway, if there is a program for one.
+    async fn has_egress(&self, image: &str) -> bool {
+        if self.inner.gateway.is_none() {
+            return false;
+        }
+        match self.trial(image, Some(nobodys_gateway())).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "no session can have a way out here");
+                false
+            }
+        }
     }
 
     /// Boots the default image as users of its own, and if that is refused the way that works everywhere.
     async fn choose_run_as(&self, image: &str) -> Result<RunAs, OpenError> {
         let slow = |error: &PrepareError| matches!(error, PrepareError::Handshake(ChannelError::Silent(_)));
-        let mut tried = self.trial(image).await;
+        let mut tried = self.boots(image).await;
         if tried.as_ref().is_err_and(slow) {
             // Slow is not refused (a cold disk, say), and the weaker arrangement would be no faster.
-            tried = self.trial(image).await;
+            tried = self.boots(image).await;
         }
         let refused = match tried {
             Ok(()) => return Ok(RunAs::OwnUsers),
@@ -151,7 +192,7 @@ impl Gvisor {
             Err(error) => error,
         };
         *self.inner.run_as.lock().expect("nobody else has it yet") = RunAs::Nobody;
-        match self.trial(image).await {
+        match self.boots(image).await {
             Ok(()) => {
                 tracing::warn!(error = %chain(&refused), "sandboxes cannot have users of their own here");
                 Ok(RunAs::Nobody)
@@ -163,17 +204,53 @@ impl Gvisor {
         }
     }
 
-    async fn trial(&self, image: &str) -> Result<(), PrepareError> {
-        let shape =
-            Shape { image: image.to_owned(), language: Language::Python, disk_bytes: TRIAL_DISK_BYTES, egress: false };
+    async fn boots(&self, image: &str) -> Result<(), PrepareError> {
+        match self.trial(image, None).await {
+            Ok(()) => Ok(()),
+            Err(Untried::Prepare(error)) => Err(error),
+            Err(Untried::Assign(error)) => Err(PrepareError::Died(chain(&error))),
+        }
+    }
+
+    /// Boots a sandbox, with a way out and a gateway if one is named, and removes it again.
+    async fn trial(&self, image: &str, gateway: Option<GatewaySpec>) -> Result<(), Untried> {
+        let shape = Shape {
+            image: image.to_owned(),
+            language: Language::Python,
+            disk_bytes: TRIAL_DISK_BYTES,
+            egress: gateway.is_some(),
+        };
         let prepared = self.prepare(&shape).await?;
-        match self.destroy(&prepared.id).await {
+        let id = prepared.id.clone();
+        let assigned = match gateway {
+            Some(_) => {
+                let spec = SandboxSpec { limits: Limits::default(), gateway };
+                self.assign(prepared, &spec).await.map(drop).map_err(Untried::Assign)
+            }
+            None => Ok(()),
+        };
+        match self.destroy(&id).await {
             Ok(residue) if residue.is_none() => {}
             Ok(residue) => tracing::warn!(?residue, "the trial sandbox left something"),
             Err(error) => tracing::warn!(%error, "the trial sandbox is left"),
         }
-        Ok(())
+        assigned
     }
+}
+
+/// Why a trial failed.
+#[derive(Debug, thiserror::Error)]
+enum Untried {
+    #[error("it does not boot")]
+    Prepare(#[from] PrepareError),
+    #[error("it cannot be assigned")]
+    Assign(#[source] AssignError),
+}
+
+/// What the gateway of a trial is told: that nothing is allowed, for a session that there never is.
+fn nobodys_gateway() -> GatewaySpec {
+    let session = "ses_00000000-0000-7000-8000-000000000000".parse().expect("it has the form of an id");
+    GatewaySpec { session, policy: Policy::default(), limits: GatewayLimits::default(), bindings: Vec::new() }
 }
 
 /// An error with its causes.

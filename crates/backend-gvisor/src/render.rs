@@ -33,6 +33,13 @@ const DISK_SLACK: u64 = 1024 * 1024;
 const CAPABILITIES: [Capability; 5] =
     [Capability::Setuid, Capability::Setgid, Capability::Kill, Capability::SysAdmin, Capability::Setpcap];
 
+/// What it needs besides for a way out: addresses, rules and raw sockets of the sandbox's own network stack. Given up with
+/// the others, before any workload.
+const EGRESS_CAPABILITIES: [Capability; 2] = [Capability::NetAdmin, Capability::NetRaw];
+
+/// The number that the control socket of the way out has for the runner.
+const EGRESS_DESCRIPTOR: i32 = 3;
+
 /// The path by which a process finds what it inherited under this descriptor.
 pub(crate) fn inherited(descriptor: i32) -> String {
     format!("/proc/self/fd/{descriptor}")
@@ -59,12 +66,17 @@ pub(crate) struct Wanted<'a> {
     pub(crate) dir: &'a str,
     /// The descriptor of the runner.
     pub(crate) runner: i32,
+    /// The descriptor of the runner's control socket, if there is a way out.
+    pub(crate) egress: Option<i32>,
 }
 
 /// The arguments of `runsc`.
 pub(crate) fn arguments(wanted: &Wanted<'_>) -> Vec<String> {
-    let Wanted { id, platform, dir, runner, .. } = wanted;
-    vec![
+    let Wanted { id, platform, dir, runner, egress, .. } = wanted;
+    // Otherwise gVisor takes CAP_NET_RAW away from whoever is given it.
+    let raw = egress.map(|_| "--net-raw".to_owned());
+    let passed = egress.map(|socket| format!("--pass-fd={socket}:{EGRESS_DESCRIPTOR}"));
+    let global = [
         format!("--root={dir}/{STATE_DIR}"),
         format!("--platform={platform}"),
         // No interface but loopback.
@@ -77,16 +89,14 @@ pub(crate) fn arguments(wanted: &Wanted<'_>) -> Vec<String> {
         "--overlay2=none".into(),
         "--host-uds=none".into(),
         "--host-fifo=none".into(),
-        "run".into(),
-        format!("--bundle={dir}"),
-        format!("--exec-fd={runner}"),
-        id.to_string(),
-    ]
+    ];
+    let run = ["run".into(), format!("--bundle={dir}"), format!("--exec-fd={runner}")];
+    global.into_iter().chain(raw).chain(run).chain(passed).chain([id.to_string()]).collect()
 }
 
 /// The `config.json`.
 pub(crate) fn config(wanted: &Wanted<'_>) -> Spec {
-    let Wanted { language, disk_bytes, root, dir, .. } = wanted;
+    let Wanted { language, disk_bytes, root, dir, egress, .. } = wanted;
     let size = format!("size={}", disk_bytes.saturating_add(DISK_SLACK));
     let disk = format!("{dir}/{DISK_DIR}");
     let mut annotations = HashMap::new();
@@ -119,12 +129,15 @@ pub(crate) fn config(wanted: &Wanted<'_>) -> Spec {
         tmpfs("/tmp", &["size=65536", "mode=0755"]),
         mount(DISK, "bind", &disk, &["rw", &size, "mode=0700"]),
     ];
-    let capabilities = || CAPABILITIES.into_iter().collect::<std::collections::HashSet<_>>();
+    let for_egress = egress.is_some().then_some(EGRESS_CAPABILITIES).into_iter().flatten();
+    let capabilities = || CAPABILITIES.into_iter().chain(for_egress.clone()).collect::<std::collections::HashSet<_>>();
     let words = ["enclave-runner", "--language", language.as_str(), "--cgroup", "/sys/fs/cgroup/pids", "--disk", DISK];
+    let for_egress = egress.map(|_| ["--egress".to_owned(), EGRESS_DESCRIPTOR.to_string()]).into_iter().flatten();
+    let words: Vec<String> = words.map(str::to_owned).into_iter().chain(for_egress).collect();
     let process = ProcessBuilder::default()
         .terminal(false)
         .user(UserBuilder::default().uid(0_u32).gid(0_u32).build().expect(COMPLETE))
-        .args(words.map(str::to_owned).to_vec())
+        .args(words)
         .env(vec!["PATH=/usr/local/bin:/usr/bin:/bin".to_owned()])
         .cwd("/")
         .capabilities(
@@ -197,7 +210,28 @@ mod tests {
             root,
             dir: "/proc/self/fd/7",
             runner: 9,
+            egress: None,
         }
+    }
+
+    #[test]
+    fn a_way_out_is_one_descriptor_and_what_the_runner_needs_to_set_it_up() {
+        let id = SandboxId::from_bits(1);
+        let without = wanted(&id, Root::Erofs("/proc/self/fd/8"));
+        let with = Wanted { egress: Some(11), ..without };
+        let mut expected = arguments(&without);
+        expected.insert(8, "--net-raw".into());
+        expected.insert(12, "--pass-fd=11:3".into());
+        assert_eq!(arguments(&with), expected);
+        let (without, with) = [without, with].map(|wanted| serde_json::to_value(config(&wanted)).unwrap()).into();
+        let words = |spec: &serde_json::Value| spec["process"]["args"].as_array().unwrap().clone();
+        assert_eq!(words(&with), [words(&without), vec![json!("--egress"), json!("3")]].concat());
+        for set in ["bounding", "effective", "permitted"] {
+            let count = |spec: &serde_json::Value| spec["process"]["capabilities"][set].as_array().unwrap().len();
+            assert_eq!(count(&with), count(&without) + 2, "{set}");
+            assert!(with["process"]["capabilities"][set].as_array().unwrap().contains(&json!("CAP_NET_ADMIN")));
+        }
+        assert_eq!(with["linux"], without["linux"]);
     }
 
     #[test]

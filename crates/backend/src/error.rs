@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{SandboxId, channel::ChannelError};
+use crate::{GatewayError, SandboxId, channel::ChannelError};
 
 /// Why a sandbox could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,9 @@ pub enum AssignError {
         #[source]
         source: io::Error,
     },
+    /// Its gateway does not serve.
+    #[error("gateway")]
+    Gateway(#[from] GatewayError),
     /// The sandbox ended in the meantime.
     #[error("sandbox {0} is gone")]
     Gone(SandboxId),

@@ -3,9 +3,25 @@
 //! Who runs the gateway (a process of its own beside a real sandbox, a model in the simulator) holds the
 //! [`GatewayEnd`]; the driver holds the [`Gateway`].
 
+mod link;
+
+use std::path::PathBuf;
+
 use model::gateway::{Credential, FromGateway, ToGateway};
 use tokio::sync::mpsc;
 use wire::BindingId;
+
+pub use link::{GatewayError, GatewayLink};
+
+/// The program that is a gateway when it is started with these arguments and then `--control FD --pipe FD`: descriptors
+/// that it inherits, of its control socket and of the pipe to the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayProgram {
+    /// The file.
+    pub program: PathBuf,
+    /// What comes before those two.
+    pub arguments: Vec<String>,
+}
 
 /// Messages of a gateway that wait for the driver. Behind them the gateway waits.
 const BACKLOG: usize = 256;

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 
 pub use channel::Channel;
 pub use error::{AssignError, DestroyError, ObserveError, PrepareError};
-pub use gateway::{Gateway, GatewayEnd, GatewayGone, GatewayHandle};
+pub use gateway::{Gateway, GatewayEnd, GatewayError, GatewayGone, GatewayHandle, GatewayLink, GatewayProgram};
 pub use model::capability::Capabilities;
 pub use sandbox::{
     Observation, Prepared, Residue, Sandbox, SandboxId, SandboxLimit, SandboxSpec, SandboxUsage, Shape, Termination,

@@ -14,6 +14,7 @@
 //! `enclave serve --backend simulator` and tests construct it; nothing ever falls back to it.
 
 mod failures;
+mod gateway;
 mod inside;
 mod meter;
 mod outbox;
@@ -38,10 +39,10 @@ use model::{Enforcement, ExecMode, Isolation, Language};
 
 pub use failures::{FailurePlan, Step};
 
-use self::{failures::Met, meter::Meter, outbox::Outbox, runner::Runner};
+use self::{failures::Met, gateway::ModelGateway, meter::Meter, outbox::Outbox, runner::Runner};
 use crate::{
-    AssignError, Capabilities, Channel, DestroyError, Observation, ObserveError, PrepareError, Prepared, Residue,
-    Sandbox, SandboxId, SandboxSpec, SessionBackend, Shape, Termination,
+    AssignError, Capabilities, Channel, DestroyError, Gateway, GatewayError, Observation, ObserveError, PrepareError,
+    Prepared, Residue, Sandbox, SandboxId, SandboxSpec, SessionBackend, Shape, Termination,
 };
 
 /// What the pipe to a runner holds, each way: as much as a pipe of the kernel.
@@ -177,12 +178,22 @@ impl SessionBackend for Simulator {
     }
 
     async fn assign(&self, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {
-        let Prepared { id, channel, .. } = prepared;
+        let Prepared { id, channel, shape } = prepared;
         let failed = |source| AssignError::Limit { step: "modelled limits", source };
         self.config.failures.pass(Step::Assign).await.map_err(failed)?;
-        let limited = self.find(&id).is_ok_and(|sandbox| sandbox.limit(&spec.limits).is_ok());
+        let (gateway, end) = match (&spec.gateway, shape.egress) {
+            (Some(spec), true) => {
+                let (gateway, end) = Gateway::pair();
+                (Some(gateway), Some(ModelGateway::new(spec.clone(), end)))
+            }
+            (None, false) => (None, None),
+            (Some(_), false) | (None, true) => return Err(GatewayError::Mismatch.into()),
+        };
+        let assigned = self.find(&id).is_ok_and(|sandbox| {
+            sandbox.limit(&spec.limits).is_ok() && end.is_none_or(|end| sandbox.set_gateway(end).is_ok())
+        });
         work(Duration::ZERO).await;
-        if limited { Ok(Sandbox { id, channel, gateway: None }) } else { Err(AssignError::Gone(id)) }
+        if assigned { Ok(Sandbox { id, channel, gateway }) } else { Err(AssignError::Gone(id)) }
     }
 
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {
@@ -259,6 +270,7 @@ fn capabilities() -> Capabilities {
             disk: modelled("what the program is said to write is counted"),
             wall_clock: modelled("the server's own timer, for a program that does not run"),
         },
-        egress_allowlist: false,
+        egress_allowlist: true,
+        egress_enforcement: Some(modelled("the gateway's decisions are made, and nothing is connected")),
     }
 }

@@ -4,8 +4,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use backend::{Observation, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator};
-use model::{Language, limits::Limits};
+use backend::{
+    Gateway, Observation, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator,
+};
+use model::{
+    Language,
+    egress::{Deployment, Policy},
+    gateway::{FromGateway, GatewayLimits, GatewaySpec},
+    limits::Limits,
+};
 use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, Start, Stream};
 use tokio::time::{Instant, timeout};
 
@@ -21,15 +28,41 @@ const LIMITS: Limits = Limits {
     output_bytes: 1 << 20,
 };
 /// Every word of the script language.
-const WORDS: [&str; 18] = [
+const WORDS: [&str; 22] = [
     "stdout", "stderr", "output", "sleep", "cpu", "memory", "fork", "threads", "disk", "result", "mirror", "exit",
-    "signal", "raise", "connect", "read", "hang", "frame",
+    "signal", "raise", "connect", "read", "hang", "frame", "resolve", "http", "bind", "dns",
 ];
+
+/// What the sessions with a way out may reach, as the page says.
+fn gateway() -> GatewaySpec {
+    let egress = serde_json::json!({
+        "mode": "allowlist",
+        "allow": [{ "domain": "example.org", "ports": [80, 443] }, { "cidr": "192.0.2.0/24" }],
+    });
+    let binding = serde_json::json!({
+        "id": "bnd_00000000-0000-7000-8000-000000000001",
+        "spec": {
+            "name": "github",
+            "kind": { "type": "bearer" },
+            "upstream": { "url": "https://api.github.com" },
+            "allow": [{ "methods": ["GET"], "paths": ["/user/**"] }],
+            "budget": { "calls": 1 },
+        },
+        "credential": { "value": "secret" },
+    });
+    GatewaySpec {
+        session: "ses_00000000-0000-7000-8000-000000000001".parse().unwrap(),
+        policy: Policy::new(&serde_json::from_value(egress).unwrap(), Deployment::default()),
+        limits: GatewayLimits::default(),
+        bindings: vec![serde_json::from_value(binding).unwrap()],
+    }
+}
 
 /// A program of the page, and what the page says is to be seen of it.
 struct Example {
     line: usize,
     language: Language,
+    has_way_out: bool,
     code: String,
     seen: String,
 }
@@ -45,26 +78,29 @@ fn examples() -> Vec<Example> {
             (None, None) => {}
         }
     }
-    let language = |kind: &str| match kind {
-        "python" => Some(Language::Python),
-        "js" => Some(Language::Node),
-        _ => None,
+    let language = |kind: &str| match kind.split(' ').next() {
+        Some("python") => Some(Language::Python),
+        Some("js") => Some(Language::Node),
+        Some(_) | None => None,
     };
     let pairs = blocks.windows(2).filter_map(|pair| {
         let [(line, kind, code), (_, next, seen)] = pair else { return None };
         let language = language(kind)?;
         assert_eq!(next, "text", "the program in line {line} is followed by what is seen of it");
-        Some(Example { line: *line, language, code: code.clone(), seen: seen.clone() })
+        let has_way_out = kind.ends_with(" egress");
+        Some(Example { line: *line, language, has_way_out, code: code.clone(), seen: seen.clone() })
     });
     pairs.collect()
 }
 
 /// Frames and usage, and how it ended.
 async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec<String>, Observation) {
-    let shape =
-        Shape { image: "default".into(), language: example.language, disk_bytes: LIMITS.disk_bytes, egress: false };
+    let egress = example.has_way_out;
+    let shape = Shape { image: "default".into(), language: example.language, disk_bytes: LIMITS.disk_bytes, egress };
     let prepared = simulator.prepare(&shape).await.unwrap();
-    let sandbox = simulator.assign(prepared, &SandboxSpec { limits: LIMITS, gateway: None }).await.unwrap();
+    let spec = SandboxSpec { limits: LIMITS, gateway: egress.then(gateway) };
+    let sandbox = simulator.assign(prepared, &spec).await.unwrap();
+    let told = sandbox.gateway.map(|gateway| tokio::spawn(told(gateway)));
     let (mut sender, mut receiver) = sandbox.channel.assign("ses_1");
     let start = Start {
         session_id: "ses_1".into(),
@@ -110,9 +146,29 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
         let hundredths = u64::try_from((took.as_millis() + 5) / 10).unwrap();
         ends.push(format!("took {:?}", Duration::from_millis(10 * hundredths)));
     }
+    if let Some(told) = told {
+        ends.extend(told.await.unwrap());
+    }
     let observation = simulator.observe(&sandbox.id).await.unwrap();
     assert!(simulator.destroy(&sandbox.id).await.unwrap().is_none());
     (frames, ends, observation)
+}
+
+/// What a gateway has said to its end, one line each.
+async fn told(mut gateway: Gateway) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(said) = gateway.next().await {
+        let FromGateway::Event(event) = said else { continue };
+        let text = |field: &str| event.data[field].as_str().unwrap_or_default().to_owned();
+        let kind = serde_json::to_value(event.kind).unwrap().as_str().unwrap().to_owned();
+        lines.push(match &*kind {
+            "egress_allowed" => format!("{kind} {} {} {}", text("destination"), text("address"), text("protocol")),
+            "egress_denied" => format!("{kind} {}: {} {}", text("attempted"), text("reason"), text("allowedBy")),
+            _ => format!("{kind} {} {} {}", text("name"), text("method"), text("path")),
+        });
+        assert_eq!(event.denial.is_some(), kind.ends_with("_denied"), "{kind}");
+    }
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
 fn name(limit: SandboxLimit) -> &'static str {

@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub enforcement: Enforcement,
     /// Whether an allowlist can be enforced: a gateway stands behind the sandbox's only way out.
     pub egress_allowlist: bool,
+    /// What stands in `enforcement.egress` of a session that has a way out, if sessions can have one.
+    pub egress_enforcement: Option<String>,
 }
 
 impl Capabilities {
@@ -86,6 +88,7 @@ pub(crate) mod tests {
                 wall_clock: String::new(),
             },
             egress_allowlist: false,
+            egress_enforcement: None,
         }
     }
 

@@ -1,12 +1,12 @@
 //! The command line. Parsed by hand: a handful of options does not earn a dependency in every sandbox.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, os::fd::RawFd, path::PathBuf};
 
 use protocol::Language;
 
 /// What is printed after a mistake.
 pub(crate) const USAGE: &str =
-    "usage: enclave-runner --language python|node [--cgroup DIR] [--disk DIR] [--workspace DIR] [--snapshots DIR]
+    "usage: enclave-runner --language python|node [--cgroup DIR] [--disk DIR] [--egress FD] [--workspace DIR] [--snapshots DIR]
        enclave-runner --language python|node --write-snapshot DIR";
 
 /// What the backend asked for. An option that is given is a demand: what cannot be had is a fault.
@@ -18,6 +18,8 @@ pub(crate) struct Args {
     pub(crate) cgroup: Option<PathBuf>,
     /// One size-bounded file system to put the workspace, /tmp and /dev/shm on.
     pub(crate) disk: Option<PathBuf>,
+    /// The control socket of the way out, an inherited descriptor. Connections inside are caught and carried over it.
+    pub(crate) egress: Option<RawFd>,
     /// The working directory of the program.
     pub(crate) workspace: PathBuf,
     /// Where the image keeps the interpreter's start-up snapshots, if it has any.
@@ -35,6 +37,8 @@ pub(crate) enum ArgsError {
     UnknownLanguage(OsString),
     /// An option without its value.
     NoValue(OsString),
+    /// Something that is no descriptor that could have been inherited on purpose.
+    NoDescriptor(OsString),
     /// Something else.
     Unknown(OsString),
 }
@@ -45,6 +49,7 @@ impl std::fmt::Display for ArgsError {
             Self::NoLanguage => write!(f, "--language is required"),
             Self::UnknownLanguage(name) => write!(f, "no language host for {}", name.display()),
             Self::NoValue(option) => write!(f, "{} needs a value", option.display()),
+            Self::NoDescriptor(word) => write!(f, "{} is no descriptor above 2", word.display()),
             Self::Unknown(word) => write!(f, "unknown option {}", word.display()),
         }
     }
@@ -59,6 +64,7 @@ impl Args {
             language: Language::Python,
             cgroup: None,
             disk: None,
+            egress: None,
             workspace: "/workspace".into(),
             snapshots: "/usr/lib/enclave".into(),
             write_snapshot: None,
@@ -69,6 +75,7 @@ impl Args {
                 Some("--language") => language = Some(self::language(value()?)?),
                 Some("--cgroup") => args.cgroup = Some(value()?.into()),
                 Some("--disk") => args.disk = Some(value()?.into()),
+                Some("--egress") => args.egress = Some(descriptor(value()?)?),
                 Some("--workspace") => args.workspace = value()?.into(),
                 Some("--snapshots") => args.snapshots = value()?.into(),
                 Some("--write-snapshot") => args.write_snapshot = Some(value()?.into()),
@@ -87,6 +94,11 @@ fn language(value: OsString) -> Result<Language, ArgsError> {
         .ok_or(ArgsError::UnknownLanguage(value))
 }
 
+fn descriptor(value: OsString) -> Result<RawFd, ArgsError> {
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    number.filter(|number| *number > 2).ok_or(ArgsError::NoDescriptor(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,11 +110,12 @@ mod tests {
     #[test]
     fn every_option_is_taken() {
         assert_eq!(
-            parse("--disk /d --language node --cgroup /c --workspace /w --snapshots /s --write-snapshot /x"),
+            parse("--disk /d --language node --cgroup /c --egress 3 --workspace /w --snapshots /s --write-snapshot /x"),
             Ok(Args {
                 language: Language::Node,
                 cgroup: Some("/c".into()),
                 disk: Some("/d".into()),
+                egress: Some(3),
                 workspace: "/w".into(),
                 snapshots: "/s".into(),
                 write_snapshot: Some("/x".into()),
@@ -115,6 +128,7 @@ mod tests {
         assert_eq!(parse("--disk /disk"), Err(ArgsError::NoLanguage));
         assert_eq!(parse("--language cobol"), Err(ArgsError::UnknownLanguage("cobol".into())));
         assert_eq!(parse("--language"), Err(ArgsError::NoValue("--language".into())));
+        assert_eq!(parse("--language node --egress 2"), Err(ArgsError::NoDescriptor("2".into())));
         assert_eq!(parse("--language node -x"), Err(ArgsError::Unknown("-x".into())));
     }
 }

@@ -58,9 +58,9 @@ pub(crate) fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
     let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the child runs `child` on a stack of its own, which grows down from the end of `stack` and is aligned
-    // as u128 is. CLONE_VFORK suspends this thread, the only one of the process, until the child has executed its
-    // program or exited: stack, `shared` and all that it refers to outlive the child's use, and nothing is accessed
-    // by two threads at once.
+    // as u128 is. CLONE_VFORK suspends this thread until the child has executed its program or exited: stack, `shared`
+    // and all that it refers to outlive the child's use. The egress thread, the only other one, goes on meanwhile, and
+    // has no access to any of it; its descriptors, which the child may inherit, are all close-on-exec from the start.
     let pid = unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, (&raw mut shared).cast()) };
     if pid < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN));

@@ -1,15 +1,17 @@
-//! The init process of a sandbox: `enclave-runner --language python|node [--cgroup DIR] [--disk DIR]`.
+//! The init process of a sandbox: `enclave-runner --language python|node [--cgroup DIR] [--disk DIR] [--egress FD]`.
 //!
 //! It speaks [`protocol`] frames with the host on descriptors 0 and 1, starts the language host ahead of the session
 //! as an unprivileged user, hands it the one program that it will run, carries the output, and ends the sandbox with
 //! the program's first process. A backend starts it; nothing else does. Its own few lines for the operator go to
 //! descriptor 2.
 //!
-//! Single-threaded, one poll loop ([`supervise`]), no allocation that the workload could make grow without bound.
+//! One poll loop ([`supervise`]), and where the sandbox has a way out a thread beside it that carries connections to the
+//! gateway ([`egress`]). Neither allocates what the workload could make grow without bound.
 
 mod args;
 mod census;
 mod control;
+mod egress;
 mod exec;
 mod filter;
 mod hosts;
@@ -57,7 +59,12 @@ fn supervise(args: &Args) -> ExitCode {
     let ready = setup::run(args).map_err(|error| error.to_string());
     // The host can go on while the interpreter starts.
     outbox.flush_some();
-    match ready.and_then(|sandbox| supervise::start(args, sandbox).map_err(|error| error.to_string())) {
+    let started = ready.and_then(|mut sandbox| {
+        // Before anybody inside could look for it.
+        sandbox.egress.take().map_or(Ok(()), egress::Egress::start).map_err(|error| error.to_string())?;
+        supervise::start(args, sandbox).map_err(|error| error.to_string())
+    });
+    match started {
         Ok(supervisor) => supervisor.run(outbox),
         Err(message) => supervise::fault(outbox, message),
     }

@@ -4,20 +4,26 @@
 use std::{
     io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
         unix::fs::{MetadataExt as _, PermissionsExt},
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    io::Errno,
+    io::{Errno, FdFlags},
     mount::MountFlags,
     process::DumpableBehavior,
     thread::{CapabilitySet, CapabilitySets},
 };
 
-use crate::{args::Args, census::Cgroup, log, processes, processes::Processes};
+use crate::{
+    args::Args,
+    census::Cgroup,
+    egress::{self, Egress, EgressError},
+    log,
+    processes::{self, Processes},
+};
 
 /// Who runs the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +43,14 @@ pub(crate) struct Sandbox {
     pub(crate) signals: OwnedFd,
     /// Where the workload is counted, if the backend named a place.
     pub(crate) cgroup: Option<Cgroup>,
+    /// The way out, if the backend made one.
+    pub(crate) egress: Option<Egress>,
 }
 
 /// Why the sandbox cannot be what the backend asked for. Nothing of a tenant may enter it then.
 #[derive(Debug)]
 pub(crate) enum SetupError {
-    /// `--cgroup` or `--disk` without being root.
+    /// `--cgroup`, `--disk` or `--egress` without being root.
     NotRoot,
     /// The kernel refused a step of this process's own protection.
     Protect(&'static str, Errno),
@@ -52,16 +60,22 @@ pub(crate) enum SetupError {
     Disk(PathBuf, io::Error),
     /// The workload's cgroup could not be made.
     Cgroup(PathBuf, io::Error),
+    /// The descriptor of the way out is not open.
+    NoControl(Errno),
+    /// The way out could not be set up.
+    Egress(EgressError),
 }
 
 impl std::fmt::Display for SetupError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotRoot => write!(f, "--cgroup and --disk need root inside the sandbox"),
+            Self::NotRoot => write!(f, "--cgroup, --disk and --egress need root inside the sandbox"),
             Self::Protect(step, errno) => write!(f, "{step}: {errno}"),
             Self::Signals(error) => write!(f, "taking over signals: {error}"),
             Self::Disk(path, error) => write!(f, "disk at {}: {error}", path.display()),
             Self::Cgroup(path, error) => write!(f, "cgroup at {}: {error}", path.display()),
+            Self::NoControl(errno) => write!(f, "--egress: {errno}"),
+            Self::Egress(error) => write!(f, "{error}"),
         }
     }
 }
@@ -69,7 +83,7 @@ impl std::fmt::Display for SetupError {
 /// Does all of it.
 pub(crate) fn run(args: &Args) -> Result<Sandbox, SetupError> {
     let protect = |step, result: Result<_, Errno>| result.map_err(|errno| SetupError::Protect(step, errno));
-    close_inherited();
+    let control = close_inherited(args.egress).map_err(SetupError::NoControl)?;
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     protect("no_new_privs", rustix::thread::set_no_new_privs(true))?;
     // Closes /proc/PID/{fd,mem,environ,...} and ptrace to everyone without CAP_SYS_PTRACE, the same user included.
@@ -77,10 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<Sandbox, SetupError> {
     let signals = processes::take_signals().map_err(SetupError::Signals)?;
     let processes = Processes::find().map_err(|errno| SetupError::Protect("subreaper", errno))?;
     if !rustix::process::geteuid().is_root() {
-        if args.cgroup.is_some() || args.disk.is_some() {
+        if args.cgroup.is_some() || args.disk.is_some() || control.is_some() {
             return Err(SetupError::NotRoot);
         }
-        return Ok(Sandbox { user: User::Same, processes, signals, cgroup: None });
+        return Ok(Sandbox { user: User::Same, processes, signals, cgroup: None, egress: None });
     }
     protect("mount /proc", mount_proc())?;
     if let Some(disk) = &args.disk {
@@ -91,9 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<Sandbox, SetupError> {
         .as_deref()
         .map(|parent| Cgroup::create(parent).map_err(|error| SetupError::Cgroup(parent.to_owned(), error)))
         .transpose()?;
+    let egress = control.map(egress::open).transpose().map_err(SetupError::Egress)?;
     drop_bounding_set();
     protect("capabilities", keep(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL))?;
-    Ok(Sandbox { user: User::Nobody, processes, signals, cgroup })
+    Ok(Sandbox { user: User::Nobody, processes, signals, cgroup, egress })
 }
 
 /// Mounts /proc where the backend left that to us.
@@ -146,16 +161,48 @@ fn drop_bounding_set() {
     }
 }
 
-/// Closes what a careless backend may have left open: a workload must not inherit it, nor this process hold it.
+/// Closes what a careless backend may have left open: a workload must not inherit it, nor this process hold it. What was
+/// passed on purpose is kept, for this process alone.
+fn close_inherited(kept: Option<RawFd>) -> Result<Option<OwnedFd>, Errno> {
+    let last = libc::c_uint::MAX;
+    let Some(kept) = kept else {
+        close_range(3, last);
+        return Ok(None);
+    };
+    let number = kept.cast_unsigned();
+    if number > 3 {
+        close_range(3, number - 1);
+    }
+    close_range(number.saturating_add(1), last);
+    let kept = own(kept)?;
+    rustix::io::fcntl_setfd(&kept, FdFlags::CLOEXEC)?;
+    Ok(Some(kept))
+}
+
 #[expect(unsafe_code, reason = "rustix has no close_range")]
-fn close_inherited() {
+fn close_range(first: libc::c_uint, last: libc::c_uint) {
     // SAFETY: takes integers. Called before this process has opened anything, so no owned descriptor is closed.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_int::MAX, 0) };
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if closed == 0 {
         return;
     }
-    for descriptor in 3..1024 {
+    for descriptor in first..=last.min(1024) {
         // SAFETY: as above.
-        unsafe { libc::close(descriptor) };
+        unsafe { libc::close(descriptor.cast_signed()) };
+    }
+}
+
+/// Takes a descriptor that was inherited under this number, if there is one.
+#[expect(unsafe_code, reason = "the number comes from the command line")]
+fn own(number: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: this process has opened nothing yet, so nobody in it owns this descriptor. If it is not open, the check
+    // says so before anything is done with it, and it is forgotten instead of closed.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    match rustix::io::fcntl_getfd(descriptor.as_fd()) {
+        Ok(_) => Ok(descriptor),
+        Err(errno) => {
+            std::mem::forget(descriptor);
+            Err(errno)
+        }
     }
 }

@@ -111,7 +111,7 @@ pub(crate) struct Supervisor {
 
 /// Starts the language host ahead of the session.
 pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartError> {
-    let Sandbox { user, processes, signals, cgroup } = sandbox;
+    let Sandbox { user, processes, signals, cgroup, egress: _ } = sandbox;
     nonblocking(rustix::stdio::stdin()).map_err(StartError::HostPipe)?;
     let launch = Launch {
         language: args.language,

@@ -198,6 +198,7 @@ mod tests {
                 wall_clock: none(),
             },
             egress_allowlist: false,
+            egress_enforcement: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{io::Read as _, process::Stdio, time::Duration};
 
-use backend::{ObserveError, PrepareError, Residue, SandboxId, SandboxSpec, SessionBackend as _, Shape, Termination};
+use backend::{ObserveError, PrepareError, Residue, SandboxId, SessionBackend as _, Shape, Termination};
 
 use crate::support::{Host, host, node, python};
 
@@ -97,8 +97,7 @@ async fn an_assign_that_is_dropped_leaves_nothing_unlisted() {
     let program = python("");
     let prepared = host.gvisor.prepare(&program.shape()).await.unwrap();
     let id = prepared.id.clone();
-    let spec = SandboxSpec { limits: program.limits, gateway: None };
-    drop(host.gvisor.assign(prepared, &spec).await_for(Duration::ZERO).await);
+    drop(host.gvisor.assign(prepared, &program.spec()).await_for(Duration::ZERO).await);
     assert_eq!(host.gvisor.list().await.unwrap(), [id]);
     sweep(&host).await;
 }
@@ -109,8 +108,7 @@ async fn a_sandbox_that_died_while_it_waited_is_not_assigned() {
     let program = python("");
     let prepared = host.gvisor.prepare(&program.shape()).await.unwrap();
     host.gvisor.kill(&prepared.id).await.unwrap();
-    let spec = SandboxSpec { limits: program.limits, gateway: None };
-    assert!(matches!(host.gvisor.assign(prepared, &spec).await, Err(backend::AssignError::Gone(_))));
+    assert!(matches!(host.gvisor.assign(prepared, &program.spec()).await, Err(backend::AssignError::Gone(_))));
     sweep(&host).await;
 }
 

@@ -5,7 +5,11 @@
 mod confinement;
 mod conformance;
 mod crash;
+mod egress;
+mod gateway;
 mod honest;
 mod lifecycle;
 mod limits;
+mod out;
+mod stand_in;
 mod support;

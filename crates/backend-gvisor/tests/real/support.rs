@@ -8,11 +8,11 @@ use std::{
 };
 
 use backend::{
-    Observation, Residue, SandboxId, SandboxSpec, SessionBackend as _, Shape, Termination,
+    Gateway, Observation, Residue, SandboxId, SandboxSpec, SessionBackend as _, Shape, Termination,
     channel::{Receiver, Sender},
 };
 use backend_gvisor::{Gvisor, GvisorConfig, ImageRef, find_runsc};
-use model::{Language, limits::Limits};
+use model::{Language, gateway::GatewaySpec, limits::Limits};
 use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
 
 pub(crate) const MIB: u64 = 1024 * 1024;
@@ -66,14 +66,16 @@ pub(crate) struct Program {
     pub(crate) language: Language,
     pub(crate) code: String,
     pub(crate) limits: Limits,
+    /// What its gateway is told, if it has a way out.
+    pub(crate) gateway: Option<GatewaySpec>,
 }
 
 pub(crate) fn python(code: &str) -> Program {
-    Program { language: Language::Python, code: code.into(), limits: Limits::default() }
+    Program { language: Language::Python, code: code.into(), limits: Limits::default(), gateway: None }
 }
 
 pub(crate) fn node(code: &str) -> Program {
-    Program { language: Language::Node, code: code.into(), limits: Limits::default() }
+    Program { language: Language::Node, ..python(code) }
 }
 
 impl Program {
@@ -83,7 +85,16 @@ impl Program {
     }
 
     pub(crate) fn shape(&self) -> Shape {
-        Shape { image: "default".into(), language: self.language, disk_bytes: self.limits.disk_bytes, egress: false }
+        Shape {
+            image: "default".into(),
+            language: self.language,
+            disk_bytes: self.limits.disk_bytes,
+            egress: self.gateway.is_some(),
+        }
+    }
+
+    pub(crate) fn spec(&self) -> SandboxSpec {
+        SandboxSpec { limits: self.limits, gateway: self.gateway.clone() }
     }
 }
 
@@ -93,6 +104,7 @@ pub(crate) struct Running {
     /// Held, because closing it ends the sandbox.
     _sender: Sender,
     pub(crate) receiver: Receiver,
+    pub(crate) gateway: Option<Gateway>,
 }
 
 /// What was seen of a program.
@@ -124,8 +136,7 @@ impl Host {
 
     pub(crate) async fn start(&self, program: &Program) -> Running {
         let prepared = self.gvisor.prepare(&program.shape()).await.unwrap();
-        let spec = SandboxSpec { limits: program.limits, gateway: None };
-        let sandbox = self.gvisor.assign(prepared, &spec).await.unwrap();
+        let sandbox = self.gvisor.assign(prepared, &program.spec()).await.unwrap();
         let (mut sender, receiver) = sandbox.channel.assign("ses_1");
         let start = Start {
             session_id: "ses_1".into(),
@@ -141,13 +152,20 @@ impl Host {
             disk_bytes: program.limits.disk_bytes,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
-        Running { id: sandbox.id, _sender: sender, receiver }
+        Running { id: sandbox.id, _sender: sender, receiver, gateway: sandbox.gateway }
     }
 
     /// Runs a program to the end of it or of its sandbox, and destroys the sandbox.
     pub(crate) async fn run(&self, program: &Program) -> Ended {
         let began = Instant::now();
-        let mut running = self.start(program).await;
+        let running = self.start(program).await;
+        let ended = self.finish(running).await;
+        Ended { took: began.elapsed(), ..ended }
+    }
+
+    /// Follows a program to the end of it or of its sandbox, and destroys the sandbox.
+    pub(crate) async fn finish(&self, mut running: Running) -> Ended {
+        let began = Instant::now();
         let mut seen = Seen::default();
         let termination = tokio::time::timeout(PATIENCE, self.follow(&mut running, &mut seen)).await;
         let termination = termination.unwrap_or_else(|_| panic!("it does not end: {seen:?}"));

@@ -6,7 +6,7 @@ use model::Language;
 use protocol::Start;
 use serde_json::{Map, Value, json};
 
-use super::program::Reach;
+use super::{gateway::Tried, program::Reach};
 
 /// Processes and threads of a language host at rest.
 pub(super) fn processes(language: Language) -> u32 {
@@ -37,6 +37,31 @@ pub(super) fn connect(reach: Reach, to: &str) -> String {
     };
     let why = if by_name { "Temporary failure in name resolution" } else { "Network is unreachable" };
     format!("blocked  {} {to}: {why}\n", reach.as_str())
+}
+
+/// The line about a try that a gateway has decided.
+pub(super) fn told(tried: &str, how: &Tried) -> String {
+    match how {
+        Tried::Reached(Some(address)) => format!("reached  {tried}: {address}\n"),
+        Tried::Reached(None) => format!("reached  {tried}\n"),
+        Tried::Refused(why) => {
+            let status = if tried.starts_with("http ") || tried.starts_with("bind ") { "403 " } else { "" };
+            format!("blocked  {tried}: {status}egress denied: {why}\n")
+        }
+    }
+}
+
+/// What a program dies of that is refused the network.
+pub(super) fn exception(language: Language, reach: Reach, why: &str) -> String {
+    match (language, reach) {
+        (Language::Python, Reach::Http) => format!("urllib.error.HTTPError: HTTP Error 403: egress denied: {why}"),
+        (Language::Python, Reach::Tcp | Reach::Udp | Reach::Dns) => {
+            format!("ConnectionResetError: [Errno 104] Connection reset by peer: egress denied: {why}")
+        }
+        (Language::Node, Reach::Tcp | Reach::Udp | Reach::Dns | Reach::Http) => {
+            format!("TypeError: fetch failed: egress denied: {why}")
+        }
+    }
 }
 
 /// The host of a URL, without brackets and port.

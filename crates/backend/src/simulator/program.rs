@@ -1,6 +1,6 @@
 //! What a program is modelled as: a list of things that can be observed of it.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use model::Language;
 use protocol::Stream;
@@ -41,8 +41,23 @@ pub(super) enum Instruction {
         /// Where it happened, counted from 1.
         line: usize,
     },
-    /// Tries to reach something over the network.
+    /// Tries to reach something over the network, and prints how that went.
     Connect(Reach, String),
+    /// An HTTP request, likewise.
+    Request { method: String, url: String },
+    /// A call of a binding, likewise.
+    Invoke { name: String, method: String, path: String },
+    /// Makes a name resolve to this for the rest of the program.
+    Name(String, IpAddr),
+    /// Reaches something over the network, or dies of an exception on this line.
+    Need {
+        /// By what.
+        reach: Reach,
+        /// What.
+        to: String,
+        /// Counted from 1.
+        line: usize,
+    },
     /// Tries to read a file.
     Read(String),
     /// Waits for ever.
@@ -131,7 +146,8 @@ pub(super) struct Program {
 
 impl Program {
     /// Reads the script in the source's comments or, if there is none, what is recognised of the source itself.
-    pub(super) fn read(source: &str, language: Language) -> Self {
-        script::read(source, language).unwrap_or_else(|| recognise::read(source, language))
+    /// Whoever has a way out may use the network in more ways.
+    pub(super) fn read(source: &str, language: Language, has_way_out: bool) -> Self {
+        script::read(source, language).unwrap_or_else(|| recognise::read(source, language, has_way_out))
     }
 }

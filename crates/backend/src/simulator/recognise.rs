@@ -34,8 +34,8 @@ struct Statement {
 }
 
 /// Recognises what it can.
-pub(super) fn read(source: &str, language: Language) -> Program {
-    let mut reader = Reader::new(language);
+pub(super) fn read(source: &str, language: Language, has_way_out: bool) -> Program {
+    let mut reader = Reader { has_way_out, ..Reader::new(language) };
     reader.block(&split(source, language));
     let Reader { mut instructions, mut again, missed, .. } = reader;
     if !missed.is_empty() {
@@ -58,6 +58,8 @@ fn split(source: &str, language: Language) -> Vec<Statement> {
 #[derive(Debug)]
 struct Reader {
     language: Language,
+    /// Whether calls that use the network are looked for.
+    has_way_out: bool,
     instructions: Vec<Instruction>,
     again: Option<usize>,
     missed: BTreeSet<usize>,
@@ -72,12 +74,21 @@ struct NotUnderstood;
 
 impl Reader {
     fn new(language: Language) -> Self {
-        Self { language, instructions: Vec::new(), again: None, missed: BTreeSet::new(), depth: 0, rolled_out: 0 }
+        Self {
+            language,
+            has_way_out: false,
+            instructions: Vec::new(),
+            again: None,
+            missed: BTreeSet::new(),
+            depth: 0,
+            rolled_out: 0,
+        }
     }
 
     /// A reader for a part of the program.
     fn part(&self) -> Self {
-        Self { depth: self.depth + 1, rolled_out: self.rolled_out, ..Self::new(self.language) }
+        let has_way_out = self.has_way_out;
+        Self { depth: self.depth + 1, rolled_out: self.rolled_out, has_way_out, ..Self::new(self.language) }
     }
 
     fn block(&mut self, statements: &[Statement]) {
@@ -127,6 +138,10 @@ fn ends(instruction: &Instruction) -> bool {
         | Instruction::Result(_)
         | Instruction::Mirror
         | Instruction::Connect(..)
+        | Instruction::Request { .. }
+        | Instruction::Invoke { .. }
+        | Instruction::Name(..)
+        | Instruction::Need { .. }
         | Instruction::Read(_)
         | Instruction::Frame(_) => false,
     }

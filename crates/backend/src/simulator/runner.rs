@@ -2,17 +2,21 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use model::Language;
+use model::{Language, gateway::ToGateway};
 use protocol::{
     Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FRAME_BYTES, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, Start,
     Stream, VERSION,
 };
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::{
+    io::{AsyncReadExt, DuplexStream},
+    sync::mpsc,
+};
 
 use super::{
+    gateway::{ModelGateway, Tried},
     inside, mix,
     outbox::Outbox,
-    program::{Instruction, Misbehaviour, Program},
+    program::{Instruction, Misbehaviour, Program, Reach},
     sandbox::Sandbox,
 };
 use crate::{SandboxLimit, Termination};
@@ -77,7 +81,8 @@ impl Runner {
         self.sandbox.begin(mix(self.seed, digest(&start.code)));
         self.outbox.allow(start.output_bytes);
 
-        let program = Program::read(&start.code, self.language);
+        let (mut gateway, mut told) = self.sandbox.take_gateway().unzip();
+        let program = Program::read(&start.code, self.language, gateway.is_some());
         let mut unexpected = [0; 16];
         let mut play = Play {
             outbox: &mut self.outbox,
@@ -85,6 +90,7 @@ impl Runner {
             processes: inside::processes(self.language),
             language: self.language,
             start: &start,
+            gateway: gateway.as_mut(),
             started: false,
             results: 0,
             last_result: None,
@@ -98,6 +104,8 @@ impl Runner {
                     fault(&mut self.outbox, "the host started a second program".to_owned()).await
                 }
             },
+            // Rotations are taken, and change nothing that is modelled.
+            () = swallow(told.as_mut()) => unreachable!("it never ends"),
             stop = play.run(&program) => stop,
         }
     }
@@ -120,6 +128,13 @@ impl Runner {
     }
 }
 
+async fn swallow(told: Option<&mut mpsc::Receiver<ToGateway>>) {
+    if let Some(told) = told {
+        while told.recv().await.is_some() {}
+    }
+    std::future::pending::<()>().await;
+}
+
 /// FNV-1a: the same everywhere and for ever.
 fn digest(code: &str) -> u64 {
     code.bytes().fold(0xcbf2_9ce4_8422_2325, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
@@ -137,6 +152,7 @@ struct Play<'a> {
     sandbox: &'a Sandbox,
     language: Language,
     start: &'a Start,
+    gateway: Option<&'a mut ModelGateway>,
     started: bool,
     processes: u32,
     results: u32,
@@ -151,6 +167,9 @@ impl Play<'_> {
             self.outbox.say(&GuestFrame::Result { json }).await?;
         }
         let session_id = self.start.session_id.clone();
+        if let Some(gateway) = &mut self.gateway {
+            gateway.finish().await;
+        }
         self.outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
         self.outbox.flush().await?;
         Err(Stop::Gone)
@@ -200,9 +219,15 @@ impl Play<'_> {
             Instruction::Exit(code) => return Ok(Some(Exit::Code(*code))),
             Instruction::Signal(signal) => return Ok(Some(Exit::Signal(*signal))),
             Instruction::Raise { text, line } => return self.raise(text, *line).await,
-            Instruction::Connect(reach, to) => {
-                self.outbox.output(Stream::Stdout, inside::connect(*reach, to).as_bytes()).await?;
+            Instruction::Connect(reach, to) => self.connect(*reach, to).await?,
+            Instruction::Request { method, url } => self.request(method, url).await?,
+            Instruction::Invoke { name, method, path } => self.invoke(name, method, path).await?,
+            Instruction::Name(name, address) => {
+                if let Some(gateway) = &mut self.gateway {
+                    gateway.name(name, *address);
+                }
             }
+            Instruction::Need { reach, to, line } => return self.need(*reach, to, *line).await,
             Instruction::Read(path) => {
                 self.outbox.output(Stream::Stdout, inside::read(path).as_bytes()).await?;
             }
@@ -210,6 +235,43 @@ impl Play<'_> {
             Instruction::Frame(misbehaviour) => self.misbehave(*misbehaviour).await?,
         }
         Ok(None)
+    }
+
+    async fn connect(&mut self, reach: Reach, to: &str) -> Result<(), Stop> {
+        let line = match &mut self.gateway {
+            Some(gateway) => inside::told(&format!("{} {to}", reach.as_str()), &gateway.connect(reach, to).await),
+            None => inside::connect(reach, to),
+        };
+        self.outbox.output(Stream::Stdout, line.as_bytes()).await
+    }
+
+    async fn request(&mut self, method: &str, url: &str) -> Result<(), Stop> {
+        let line = match &mut self.gateway {
+            Some(gateway) => inside::told(&format!("http {method} {url}"), &gateway.request(method, url).await),
+            None => inside::connect(Reach::Http, url),
+        };
+        self.outbox.output(Stream::Stdout, line.as_bytes()).await
+    }
+
+    async fn invoke(&mut self, name: &str, method: &str, path: &str) -> Result<(), Stop> {
+        let line = match &mut self.gateway {
+            Some(gateway) => {
+                inside::told(&format!("bind {name} {method} {path}"), &gateway.invoke(name, method, path).await)
+            }
+            None => inside::connect(Reach::Http, &format!("http://{name}.enclave.internal{path}")),
+        };
+        self.outbox.output(Stream::Stdout, line.as_bytes()).await
+    }
+
+    async fn need(&mut self, reach: Reach, to: &str, line: usize) -> Result<Option<Exit>, Stop> {
+        let Some(gateway) = &mut self.gateway else { return Ok(None) };
+        match gateway.connect(reach, to).await {
+            Tried::Reached(_) => Ok(None),
+            Tried::Refused(why) => {
+                let text = inside::exception(self.language, reach, &why);
+                self.raise(&text, line).await
+            }
+        }
     }
 
     async fn flood(&mut self, stream: Stream, bytes: u64) -> Result<(), Stop> {

@@ -5,10 +5,17 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use model::limits::Limits;
-use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use model::{gateway::ToGateway, limits::Limits};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::AbortHandle,
+    time::Instant,
+};
 
-use super::meter::{Burning, Meter};
+use super::{
+    gateway::ModelGateway,
+    meter::{Burning, Meter},
+};
 use crate::{Observation, SandboxLimit, Termination};
 
 /// Shared by the simulator, which answers for it, and the model of its runner.
@@ -23,7 +30,12 @@ struct State {
     meter: Meter,
     termination: Option<Termination>,
     runner: Option<AbortHandle>,
+    /// Its gateway, until its runner takes it over.
+    gateway: Option<Way>,
 }
+
+/// A gateway, and what it is told.
+pub(super) type Way = (ModelGateway, mpsc::Receiver<ToGateway>);
 
 /// The sandbox has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +43,7 @@ pub(super) struct Ended;
 
 impl Sandbox {
     pub(super) fn new(meter: Meter) -> Self {
-        let state = State { meter, termination: None, runner: None };
+        let state = State { meter, termination: None, runner: None, gateway: None };
         Self { state: Mutex::new(state), ended: Notify::new() }
     }
 
@@ -55,12 +67,28 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Gives it a gateway.
+    pub(super) fn set_gateway(&self, way: Way) -> Result<(), Ended> {
+        let mut state = self.state();
+        if state.termination.is_some() {
+            return Err(Ended);
+        }
+        state.gateway = Some(way);
+        Ok(())
+    }
+
+    /// Takes the gateway over.
+    pub(super) fn take_gateway(&self) -> Option<Way> {
+        self.state().gateway.take()
+    }
+
     /// Notes how it ended; the first end stays.
     pub(super) fn end(&self, termination: Termination) {
         let mut state = self.state();
         if state.termination.is_none() {
             state.meter.freeze(Instant::now());
             state.termination = Some(termination);
+            state.gateway = None;
             self.ended.notify_waiters();
         }
     }

@@ -70,6 +70,20 @@ fn instruction(text: &str, line: usize) -> Result<Instruction, String> {
                 reach.ok_or_else(|| format!("{} is none of {}", quote(how), list(Reach::ALL.map(Reach::as_str))))?;
             Instruction::Connect(reach, something(to.trim())?.into())
         }
+        "resolve" => Instruction::Connect(Reach::Dns, something(rest)?.into()),
+        "http" => {
+            let [method, url] = words(rest)?;
+            Instruction::Request { method, url }
+        }
+        "bind" => {
+            let [name, method, path] = words(rest)?;
+            Instruction::Invoke { name, method, path }
+        }
+        "dns" => {
+            let [name, address] = words(rest)?;
+            let address = address.parse().map_err(|_| format!("{} is no address", quote(&address)))?;
+            Instruction::Name(name, address)
+        }
         "read" => Instruction::Read(something(rest)?.into()),
         "hang" => nothing(rest, Instruction::Hang)?,
         "frame" => {
@@ -94,6 +108,11 @@ fn list<const N: usize>(words: [&str; N]) -> String {
 
 fn something(text: &str) -> Result<&str, String> {
     if text.is_empty() { Err("something is missing at the end".to_owned()) } else { Ok(text) }
+}
+
+fn words<const N: usize>(text: &str) -> Result<[String; N], String> {
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    words.try_into().map_err(|words: Vec<String>| format!("{} words instead of {N}", words.len()))
 }
 
 fn nothing(text: &str, instruction: Instruction) -> Result<Instruction, String> {
@@ -202,13 +221,13 @@ mod tests {
     fn every_mistake_is_named_with_its_line_and_nothing_else_happens() {
         let source = "# sim: stdout fine\n# sim: dance\n# sim: sleep 5\n# sim: memory 99999999TiB\n# sim: exit 256\n\
             # sim: signal 0\n# sim: frame nice\n# sim: connect smoke x\n# sim: connect tcp\n# sim: hang on\n\
-            # sim: stdout \\q\n# sim: result";
+            # sim: stdout \\q\n# sim: result\n# sim: http GET\n# sim: bind x GET / y\n# sim: dns x y";
         let [Instruction::Write(Stream::Stderr, text), Instruction::Exit(2)] = &python(source)[..] else {
             panic!("not a report of mistakes")
         };
         let text = String::from_utf8_lossy(text);
         let lines: Vec<_> = text.lines().map(|line| line.split(':').nth(1).unwrap().trim().to_owned()).collect();
-        let expected: Vec<_> = (2..=12).map(|line| format!("line {line}")).collect();
+        let expected: Vec<_> = (2..=15).map(|line| format!("line {line}")).collect();
         assert_eq!(lines, expected, "{text}");
     }
 }

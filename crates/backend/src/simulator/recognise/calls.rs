@@ -6,7 +6,9 @@ use model::Language;
 use protocol::Stream;
 use serde_json::Value;
 
-use super::{Instruction, MAX_DEPTH, NotUnderstood, Reader, Statement, literal, number, split, text};
+use super::{
+    super::program::Reach, Instruction, MAX_DEPTH, NotUnderstood, Reader, Statement, literal, number, split, text,
+};
 
 const SIGNALS: [(&str, u8); 8] = [
     ("SIGHUP", 1),
@@ -24,7 +26,8 @@ type Understood = Result<(), NotUnderstood>;
 impl Reader {
     pub(super) fn simple(&mut self, statement: &Statement) -> Understood {
         let text = statement.text.strip_prefix("await ").unwrap_or(&statement.text).trim();
-        let tries: [fn(&mut Self, &str, usize) -> Understood; 8] = [
+        let tries: [fn(&mut Self, &str, usize) -> Understood; 9] = [
+            |reader, text, line| reader.network(text, line),
             |reader, text, _| reader.harmless(text),
             |reader, text, _| reader.output(text),
             |reader, text, _| reader.result(text),
@@ -49,6 +52,33 @@ impl Reader {
         };
         let bound = declared(text).is_some_and(value);
         if known || bound { Ok(()) } else { Err(NotUnderstood) }
+    }
+
+    /// What reaches out, by a literal address.
+    fn network(&mut self, text: &str, line: usize) -> Understood {
+        if !self.has_way_out {
+            return Err(NotUnderstood);
+        }
+        let text = declared(text).unwrap_or(text);
+        let text = text.strip_prefix("await ").unwrap_or(text).trim();
+        let requests: &[&str] = match self.language {
+            Language::Python => &["urllib.request.urlopen", "urlopen", "requests.get", "httpx.get"],
+            Language::Node => &["fetch"],
+        };
+        let (reach, to) = if let Some(arguments) = text::any_call(text, requests) {
+            let url = arguments.first().and_then(|url| self.words(url)).ok_or(NotUnderstood)?;
+            (Reach::Http, url)
+        } else {
+            let arguments = text::any_call(text, &["socket.create_connection", "create_connection"]);
+            let address = arguments.and_then(|arguments| Some(*arguments.first()?)).ok_or(NotUnderstood)?;
+            let inner = address.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')).ok_or(NotUnderstood)?;
+            let [host, port] = text::cut(inner, ',')[..] else { return Err(NotUnderstood) };
+            let host = self.words(host).ok_or(NotUnderstood)?;
+            let port = number::size(port).ok_or(NotUnderstood)?;
+            (Reach::Tcp, if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+        };
+        self.push(Instruction::Need { reach, to, line });
+        Ok(())
     }
 
     fn output(&mut self, text: &str) -> Understood {

@@ -153,7 +153,13 @@ fn multiply(instruction: Instruction, times: u64) -> Option<Instruction> {
         | Instruction::Signal(_)
         | Instruction::Raise { .. }
         | Instruction::Hang => instruction,
-        Instruction::Connect(..) | Instruction::Read(_) | Instruction::Frame(_) => return None,
+        Instruction::Connect(..)
+        | Instruction::Request { .. }
+        | Instruction::Invoke { .. }
+        | Instruction::Name(..)
+        | Instruction::Need { .. }
+        | Instruction::Read(_)
+        | Instruction::Frame(_) => return None,
     })
 }
 

@@ -1,15 +1,15 @@
 use std::time::Duration;
 
-use super::*;
+use super::{super::program::Reach, *};
 
 const MIB: u64 = 1024 * 1024;
 
 fn python(source: &str) -> Program {
-    read(source, Language::Python)
+    read(source, Language::Python, false)
 }
 
 fn node(source: &str) -> Program {
-    read(source, Language::Node)
+    read(source, Language::Node, false)
 }
 
 fn straight(instructions: &[Instruction]) -> Program {
@@ -157,5 +157,18 @@ fn hostile_sources_are_read_in_bounded_time_and_depth() {
     for source in [deep, "print(".repeat(100_000), "'\"`".repeat(100_000), "enclave.result([[".repeat(50_000)] {
         assert!(!python(&source).instructions.is_empty());
         assert!(!node(&source).instructions.is_empty());
+    }
+}
+
+#[test]
+fn what_reaches_out_is_recognised_where_there_is_a_way_out() {
+    let need = |reach, to: &str| straight(&[Instruction::Need { reach, to: to.into(), line: 1 }]);
+    for (language, source, expected) in [
+        (Language::Python, "s = socket.create_connection((\"a.test\", 80), timeout=3)", need(Reach::Tcp, "a.test:80")),
+        (Language::Python, "urllib.request.urlopen('http://a.test/x')", need(Reach::Http, "http://a.test/x")),
+        (Language::Node, "const r = await fetch('https://a.test/')", need(Reach::Http, "https://a.test/")),
+    ] {
+        assert_eq!(read(source, language, true), expected, "{source}");
+        assert_ne!(read(source, language, false), expected, "{source}");
     }
 }

@@ -1,0 +1,100 @@
+//! Where connections come in.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    os::fd::AsFd as _,
+};
+
+use protocol::egress::{BASE_URL_PORT, DNS, DNS_PORT, HTTP_PROXY_PORT, INSIDE, Opening, SOCKS_PORT};
+use rustix::{
+    fd::{BorrowedFd, OwnedFd},
+    io::Errno,
+    net::{SocketFlags, sockopt},
+};
+
+use super::capture;
+
+/// Connections that the kernel keeps until they are taken.
+const BACKLOG: i32 = 1024;
+
+/// What comes to a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// Always the same.
+    Known(Opening),
+    /// What the kernel has caught.
+    Caught,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: TcpListener,
+    purpose: For,
+}
+
+/// What came in.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// A client, and what for.
+    Client(OwnedFd, Opening),
+    /// A client that came nowhere in particular.
+    Stray(OwnedFd),
+}
+
+impl Door {
+    /// All of them, and the port of the one for caught connections.
+    pub(super) fn open_all() -> io::Result<(Vec<Self>, u16)> {
+        let fixed = [
+            (INSIDE, HTTP_PROXY_PORT, Opening::Http),
+            (INSIDE, BASE_URL_PORT, Opening::Http),
+            (INSIDE, SOCKS_PORT, Opening::Socks),
+            (DNS, DNS_PORT, Opening::Dns),
+        ];
+        let fixed = fixed.into_iter().map(|(address, port, opening)| Self::open(address, port, For::Known(opening)));
+        let mut doors = fixed.collect::<io::Result<Vec<_>>>()?;
+        // Any port: what the workload would like to have is not known.
+        let caught = Self::open(Ipv4Addr::LOCALHOST, 0, For::Caught)?;
+        let port = caught.listener.local_addr()?.port();
+        doors.push(caught);
+        Ok((doors, port))
+    }
+
+    fn open(address: Ipv4Addr, port: u16, purpose: For) -> io::Result<Self> {
+        let listener = TcpListener::bind(SocketAddrV4::new(address, port))?;
+        listener.set_nonblocking(true)?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        Ok(Self { listener, purpose })
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Who has come, if anybody has.
+    pub(super) fn accept(&self) -> Option<Came> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let client = loop {
+            match rustix::net::accept_with(&self.listener, flags) {
+                Ok(client) => break client,
+                // A client that has already gone is as if it had never come.
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => return None,
+            }
+        };
+        // Without it small messages wait for one another; nothing is lost but time.
+        let _ = sockopt::set_tcp_nodelay(&client, true);
+        let opening = match self.purpose {
+            For::Known(opening) => Some(opening),
+            For::Caught => capture::destination(client.as_fd()).map(|to| match to.port() {
+                DNS_PORT => Opening::Dns,
+                _ => Opening::Captured(to.into()),
+            }),
+        };
+        Some(match opening {
+            Some(opening) => Came::Client(client, opening),
+            None => Came::Stray(client),
+        })
+    }
+}
