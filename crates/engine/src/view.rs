@@ -45,7 +45,7 @@ pub(crate) fn pending(
         finished_at: None,
         torn_down_at: None,
         usage: None,
-        enforcement: capabilities.enforcement.clone(),
+        enforcement: capabilities.enforcement_of(spec),
     }
 }
 

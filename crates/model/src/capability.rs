@@ -28,6 +28,15 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// The mechanisms behind this session's policy.
+    pub fn enforcement_of(&self, spec: &SessionSpec) -> Enforcement {
+        let mut enforcement = self.enforcement.clone();
+        if let Some(egress) = self.egress_enforcement.as_ref().filter(|_| spec.has_egress()) {
+            enforcement.egress.clone_from(egress);
+        }
+        enforcement
+    }
+
     /// Everything in the spec that this backend cannot enforce; empty when it may be admitted.
     pub fn unenforceable(&self, spec: &SessionSpec) -> Vec<FieldError> {
         let mut faults = Vec::new();
@@ -95,6 +104,15 @@ pub(crate) mod tests {
     #[test]
     fn a_plain_session_is_admitted() {
         assert_eq!(capabilities().unenforceable(&spec()), []);
+    }
+
+    #[test]
+    fn a_session_with_a_way_out_shows_what_enforces_that() {
+        let offered = Capabilities { egress_enforcement: Some("a gateway".into()), ..capabilities() };
+        let mut asked = spec();
+        assert_eq!(offered.enforcement_of(&asked).egress, "");
+        asked.egress.mode = EgressMode::Allowlist;
+        assert_eq!(offered.enforcement_of(&asked).egress, "a gateway");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Which backend runs sessions, and whether the profile may have it.
 
-use std::{path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use backend::{
-    SessionBackend,
+    GatewayProgram, SessionBackend,
     simulator::{Simulator, SimulatorConfig},
 };
 use backend_gvisor::{Gvisor, GvisorConfig, ImageRef, OpenError, find_runsc};
@@ -54,6 +54,8 @@ pub(crate) enum NoBackend {
 pub(crate) enum NoGvisor {
     #[error("there is no runsc in PATH")]
     NoRunsc,
+    #[error("this program does not find itself: {0}")]
+    Program(std::io::Error),
     #[error("{0}")]
     Image(#[from] image::ImageError),
     #[error("{}", chain(.0))]
@@ -68,6 +70,7 @@ impl NoGvisor {
             Self::Image(_) | Self::Open(OpenError::NoImage | OpenError::Image(_)) => {
                 "enclave image build (another place with --image-dir)"
             }
+            Self::Program(_) | Self::Open(OpenError::Gateway { .. }) => "start it from a file that stays there",
             Self::Open(OpenError::NotRoot) => "run it as root; the sandboxes themselves run as users of their own",
             Self::Open(OpenError::InUse(_)) => "stop the other server, or take another --data-dir",
             Self::Open(OpenError::Runsc { .. }) => {
@@ -157,7 +160,16 @@ async fn gvisor(settings: &Settings, dir: &DataDir) -> Result<Gvisor, NoGvisor> 
     config.platform = given.platform;
     config.cgroup_parent.clone_from(&given.cgroup_parent);
     config.images = images(&given.image_dir)?;
+    config.gateway = Some(gateway(settings.egress.resolver)?);
     Ok(Gvisor::open(config).await?)
+}
+
+/// This very program, as a gateway.
+fn gateway(resolver: Option<SocketAddr>) -> Result<GatewayProgram, NoGvisor> {
+    let program = std::env::current_exe().map_err(NoGvisor::Program)?;
+    let mut arguments = vec!["gateway".to_owned()];
+    arguments.extend(resolver.map(|address| format!("--resolver={address}")));
+    Ok(GatewayProgram { program, arguments })
 }
 
 /// The default image, which must be there and be what was built, and the others as far as they are.
