@@ -179,6 +179,12 @@ impl From<CreateError> for Failure {
             CreateError::Busy { retry_after } => {
                 Self::new(ErrorCode::Busy, "too many sessions are waiting; try again").with_retry_after(retry_after)
             }
+            CreateError::Sealed { binding, source } => {
+                let detail = format!("the secret of {binding} cannot be opened by this server; it has to be set again");
+                let mut failure = Self::new(ErrorCode::Unavailable, detail);
+                failure.0.cause = Some(Arc::new(source));
+                failure
+            }
             CreateError::Draining => Self::new(ErrorCode::Unavailable, "the server is shutting down"),
             CreateError::IdempotencyConflict => Self::new(
                 ErrorCode::IdempotencyConflict,
@@ -289,6 +295,17 @@ mod tests {
             assert_eq!(response.status(), status);
             assert!(!body.contains("secret") && !body.contains("audit log"), "{body}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_does_not_open_is_told_by_its_binding_and_the_log_has_why() {
+        let binding = wire::BindingId::from_uuid(uuid::Uuid::nil());
+        let source = engine::UnsealError::OtherKey { found: "aa".into(), own: "bb".into() };
+        let failure = Failure::from(CreateError::from(engine::BoundError::Sealed { binding, source }));
+        assert_eq!(failure.cause().unwrap().to_string(), "sealed under the key aa; this server has the key bb");
+        let (response, body) = rendered(failure).await;
+        assert_eq!(response.status(), 503);
+        assert!(body.contains(&binding.to_string()) && !body.contains("key aa"), "{body}");
     }
 
     #[tokio::test]

@@ -104,6 +104,30 @@ fn every_reference_leads_somewhere() {
     }
 }
 
+/// The derive of schemas does not know everything that the derive of JSON does.
+#[test]
+fn every_property_is_in_camel_case() {
+    let document = document();
+    let mut names = BTreeSet::new();
+    properties(&document["components"]["schemas"], &mut names);
+    assert!(names.contains("tokenUrl") && names.contains("windowMs"), "{names:?}");
+    let odd: Vec<_> = names.iter().filter(|name| name.contains(['_', '-'])).collect();
+    assert_eq!(odd, Vec::<&String>::new());
+}
+
+fn properties(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::Object(named)) = fields.get("properties") {
+                into.extend(named.keys().cloned());
+            }
+            fields.values().for_each(|value| properties(value, into));
+        }
+        Value::Array(items) => items.iter().for_each(|value| properties(value, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
 fn collect(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {

@@ -85,6 +85,15 @@ pub enum CreateError {
         /// When to come again.
         retry_after: Duration,
     },
+    /// The secret of a binding cannot be opened.
+    #[error("the secret of {binding} cannot be opened")]
+    Sealed {
+        /// Of which.
+        binding: BindingId,
+        /// Why.
+        #[source]
+        source: UnsealError,
+    },
     /// The engine is shutting down.
     #[error("shutting down")]
     Draining,
@@ -120,6 +129,16 @@ impl From<store::CreateError> for CreateError {
         match error {
             store::CreateError::IdempotencyConflict => Self::IdempotencyConflict,
             store::CreateError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<BoundError> for CreateError {
+    fn from(error: BoundError) -> Self {
+        match error {
+            BoundError::Invalid(faults) => Self::Invalid(faults),
+            BoundError::Sealed { binding, source } => Self::Sealed { binding, source },
+            BoundError::Store(error) => Self::Store(error),
         }
     }
 }

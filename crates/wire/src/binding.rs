@@ -9,7 +9,7 @@ use crate::{BindingId, OrgId, Timestamp};
 
 /// How a binding's secret goes into a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum BindingKind {
     /// A header of any name.
     Header {
@@ -38,8 +38,10 @@ pub enum BindingKind {
     #[serde(rename = "oauth2_client_credentials")]
     OAuth2ClientCredentials {
         /// Where tokens are to be had, `https` or `http`.
+        #[serde(rename = "tokenUrl")]
         token_url: String,
         /// The client's id.
+        #[serde(rename = "clientId")]
         client_id: String,
         /// Scopes to ask for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -49,8 +51,10 @@ pub enum BindingKind {
     #[serde(rename = "oauth2_refresh")]
     OAuth2Refresh {
         /// Where tokens are to be had, `https` or `http`.
+        #[serde(rename = "tokenUrl")]
         token_url: String,
         /// The client's id.
+        #[serde(rename = "clientId")]
         client_id: String,
     },
     /// AWS signature version 4; the secret is the secret access key.
@@ -63,6 +67,7 @@ pub enum BindingKind {
         #[schema(example = "s3")]
         service: String,
         /// The access key's id.
+        #[serde(rename = "accessKeyId")]
         access_key_id: String,
     },
     /// Git over HTTP, for `source` and for `git` in the workload: basic authentication, with the secret as the password.
