@@ -44,6 +44,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Its lines that are logged, and how much of each.
 const LOGGED_LINES: usize = 200;
 const LOGGED_BYTES: usize = 2048;
+/// Open files: two for each connection, and resolving and control besides.
+const OPEN_FILES: u64 = 8192;
 /// What it learns of the server's environment.
 const ENVIRONMENT: [&str; 3] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "RUST_BACKTRACE"];
 
@@ -161,10 +163,13 @@ fn spawn(
 #[expect(unsafe_code, reason = "pre_exec runs between fork and exec")]
 fn enter(command: &mut Command, inherits: [RawFd; 2], user: u32) {
     let server = rustix::process::getpid();
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let open_files = Rlimit { current: Some(most.map_or(OPEN_FILES, |most| most.min(OPEN_FILES))), maximum: most };
     let enter = move || -> io::Result<()> {
         rustix::process::setsid()?;
         // No image of its memory ever goes to a disk.
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        rustix::process::setrlimit(Resource::Nofile, open_files)?;
         close_on_exec()?;
         for descriptor in inherits {
             // SAFETY: the caller keeps it open until the child was executed, and the child has a copy of it.

@@ -98,6 +98,11 @@ pub(crate) fn gateway(first: u32) -> u32 {
     first + 2
 }
 
+/// Whether a user of the host is that of a gateway, of whatever sandbox.
+pub(crate) fn is_gateway(user: u32) -> bool {
+    (FIRST..FIRST + SANDBOXES * PER_SANDBOX).contains(&user) && (user - FIRST) % PER_SANDBOX == 2
+}
+
 /// Whether a user of the host is one of them.
 pub(crate) fn is_of(first: u32, user: u32) -> bool {
     (first..first + PER_SANDBOX).contains(&user)
@@ -172,6 +177,10 @@ mod tests {
         assert!(is_of(last, gateway(last)) && gateway(last) < 0x7ffe_0000);
         assert!(!is_of(FIRST, FIRST + PER_SANDBOX));
         assert!(!is_of(FIRST, 0));
+        assert!(is_gateway(gateway(FIRST)) && is_gateway(gateway(last)));
+        assert!(
+            !is_gateway(FIRST) && !is_gateway(FIRST + 1) && !is_gateway(65534) && !is_gateway(last + PER_SANDBOX + 2)
+        );
     }
 
     #[test]

@@ -9,11 +9,13 @@
 //! 2. The sentry is an ordinary process of the host: as a user that belongs to this sandbox alone, without any
 //!    capability, in an empty root and in namespaces of its own (user, pid, mount, network, ipc, uts), under gVisor's
 //!    seccomp filter. Of the host it holds the image and the runner, read-only, the file behind the disk, and three
-//!    pipes. There is no file server process beside it ([`render`] says how that comes).
+//!    pipes; where the session has a way out, a socket to its gateway and one for each connection. There is no file server process beside it ([`render`] says how that comes).
 //! 3. `runsc run`, which started it and waits for it, is another user of this sandbox alone, and has no right on the
 //!    host either ([`identity`]). On hosts that refuse this arrangement, `runsc` is root and the sentry is `nobody` in
 //!    an empty user namespace, which is runsc's own default; the capabilities say which of the two it is.
 //! 4. All of it is in cgroups of its own from the first instruction ([`cgroup`], [`launch`]), and in no other group.
+//!
+//! A session with a way out has a gateway process beside its sandbox ([`gateway`]).
 //!
 //! The server becomes the child subreaper of its descendants: what a dying `runsc` leaves behind comes back to it, and
 //! is waited for by descriptor ([`process`]). When the server dies, its sandboxes are killed by the kernel; what is

@@ -286,10 +286,12 @@ impl Processes {
     }
 }
 
-/// Lets go of children of this process that were of a sandbox, known by its group or by its users.
+/// Lets go of children of this process that were of a sandbox, known by its group or by its users, and of gateways, of
+/// whatever sandbox: how one ended nobody needs to know.
 pub(crate) fn bury_dead(group: &Group, user: Option<u32>) {
     for dead in process::dead_children() {
-        if user.is_some_and(|first| identity::is_of(first, dead.user)) || group.is_unified_path_of(&dead.cgroups) {
+        let own = user.is_some_and(|first| identity::is_of(first, dead.user));
+        if own || identity::is_gateway(dead.user) || group.is_unified_path_of(&dead.cgroups) {
             dead.bury();
         }
     }

@@ -16,18 +16,29 @@ mod serve;
 use std::{io, net::UdpSocket, sync::mpsc, thread};
 
 use protocol::egress::{DNS, DNS_PORT};
-use rustix::{fd::OwnedFd, io::Errno, thread::CapabilitySet};
+use rustix::{
+    fd::OwnedFd,
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::CapabilitySet,
+};
 
 use self::{attempts::Watch, control::Control, dns::Stub, door::Door, serve::Server};
 use crate::setup;
 
 /// Enough for the thread's few frames; its buffers are elsewhere.
 const STACK_BYTES: usize = 128 * 1024;
+/// Connections at once: what the gateway grants as well.
+const MAX_CONNECTIONS: usize = 1024;
+/// Open files of this process besides connections: about 30, and some room.
+const OTHER_FILES: usize = 64;
 
 /// Everything that takes privileges to get.
 #[derive(Debug)]
 pub(crate) struct Egress {
     control: Control,
+    /// Connections at once, those that wait for a stream included. One more is closed.
+    most: usize,
     doors: Vec<Door>,
     stub: Stub,
     watch: Watch,
@@ -63,8 +74,17 @@ pub(crate) fn open(control: OwnedFd) -> Result<Egress, EgressError> {
     let (doors, capture_port) = Door::open_all().map_err(listen("connections"))?;
     capture::add_addresses().map_err(kernel("adding addresses"))?;
     capture::redirect(capture_port).map_err(kernel("redirecting connections"))?;
+    let most = most_connections().map_err(kernel("raising the limit of open files"))?;
     let watch = Watch::open().map_err(kernel("opening raw sockets"))?;
-    Ok(Egress { control: Control::new(control), doors, stub: Stub::new(socket), watch })
+    Ok(Egress { control: Control::new(control), most, doors, stub: Stub::new(socket), watch })
+}
+
+/// As many connections as this process may have open files for.
+fn most_connections() -> Result<usize, Errno> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    let files = limit.maximum.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    Ok((files.saturating_sub(OTHER_FILES) / 2).min(MAX_CONNECTIONS))
 }
 
 impl Egress {

@@ -4,7 +4,11 @@ use std::{fs, os::unix::fs::MetadataExt as _};
 
 use backend::SessionBackend as _;
 
-use crate::support::{host, python};
+use crate::{
+    out::{out, with_way_out},
+    stand_in::Mode,
+    support::{Host, Running, host, python},
+};
 
 const SPIN: &str = "print('go', flush=True)\nwhile True: pass";
 
@@ -51,6 +55,17 @@ async fn no_process_of_a_sandbox_has_a_user_or_a_right_of_the_host() {
 async fn the_sentry_holds_no_directory_and_no_capability() {
     let Some(host) = host("the_sentry_holds_no_directory_and_no_capability").await else { return };
     let running = host.start_and_hear(&python(SPIN)).await;
+    let without = check_sentry(&host, &running).await;
+    let Some(out) = out("the_sentry_holds_no_directory_and_no_capability", Mode::Serves).await else { return };
+    let connect = "import socket\ns = socket.create_connection(('1.2.3.4', 80), 20)\n";
+    let running = out.host.start_and_hear(&with_way_out(python(&format!("{connect}{SPIN}")))).await;
+    let with = check_sentry(&out.host, &running).await;
+    // The runner's control socket, and one stream.
+    assert_eq!(with, without + 2);
+}
+
+/// Gives the number of its sockets.
+async fn check_sentry(host: &Host, running: &Running) -> usize {
     let command = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let sentries: Vec<u32> =
         host.processes(&running.id).into_iter().filter(|pid| command(pid).starts_with("runsc-sandbox")).collect();
@@ -60,11 +75,12 @@ async fn the_sentry_holds_no_directory_and_no_capability() {
         assert_eq!(status(sentry, set).trim_start_matches('0'), "", "{set}");
     }
     assert_eq!(status(sentry, "Seccomp"), "2");
-    let mut files = Vec::new();
+    let (mut files, mut sockets) = (Vec::new(), 0);
     for entry in fs::read_dir(format!("/proc/{sentry}/fd")).unwrap() {
         let path = entry.unwrap().path();
-        assert!(!fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()), "{path:?}");
+        assert!(!fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()), "{}", path.display());
         let target = fs::read_link(&path).unwrap().display().to_string();
+        sockets += usize::from(target.starts_with("socket:"));
         if target.starts_with('/') && !target.starts_with("/memfd:") && target != "/dev/null" {
             files.push(target);
         }
@@ -74,6 +90,7 @@ async fn the_sentry_holds_no_directory_and_no_capability() {
     assert!(!host.processes(&running.id).iter().any(|pid| command(pid).starts_with("runsc-gofer")));
     assert_eq!(fs::read(format!("/proc/{sentry}/environ")).unwrap(), b"");
     host.reclaim(&running.id).await;
+    sockets
 }
 
 /// Prints what is wrong with the sandbox, as seen from inside.

@@ -14,7 +14,7 @@ use crate::{
 /// A backend with a gateway.
 pub(crate) struct Out {
     pub(crate) host: Host,
-    binary: PathBuf,
+    pub(crate) binary: PathBuf,
     _dir: tempfile::TempDir,
 }
 

@@ -31,8 +31,6 @@ use super::{
     relay::{CHUNK_BYTES, Of, Relay, Turn, reset},
 };
 
-/// Connections at once, those that wait for a stream included. One more is closed.
-const MAX_CONNECTIONS: usize = 1024;
 /// Attempts that wait to be told; more are not.
 const MAX_ATTEMPTS: usize = 32;
 /// Clients taken from one door before others get their turn.
@@ -57,6 +55,7 @@ enum Wanted {
 pub(super) struct Server {
     epoll: OwnedFd,
     control: Control,
+    most: usize,
     /// Whether the control socket is watched for room to write.
     control_is_full: bool,
     doors: Vec<Door>,
@@ -130,10 +129,11 @@ impl Source {
 
 impl Server {
     pub(super) fn new(egress: Egress) -> Result<Self, Errno> {
-        let Egress { control, doors, stub, watch } = egress;
+        let Egress { control, most, doors, stub, watch } = egress;
         let server = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             control,
+            most,
             control_is_full: false,
             doors,
             stub,
@@ -313,7 +313,7 @@ impl Server {
         for _ in 0..CLIENTS_A_TURN {
             let Some(came) = self.doors.get(number).and_then(Door::accept) else { return };
             match came {
-                Came::Client(client, opening) if self.relays.len() + self.wanted.len() < MAX_CONNECTIONS => {
+                Came::Client(client, opening) if self.relays.len() + self.wanted.len() < self.most => {
                     self.want(Wanted::Connection(client, opening));
                 }
                 Came::Client(client, _) | Came::Stray(client) => reset(client),
