@@ -190,10 +190,6 @@ impl From<CreateError> for Failure {
                 ErrorCode::IdempotencyConflict,
                 "the Idempotency-Key was used for another request in the last 24 hours",
             ),
-            CreateError::Sealed { binding, source } => {
-                tracing::error!(%binding, error = %source, "a binding's secret cannot be opened");
-                Self::new(ErrorCode::Unavailable, "the secret of a binding cannot be opened; set it again")
-            }
             CreateError::Store(cause) => Self::store(cause),
         }
     }

@@ -100,28 +100,9 @@ pub enum CreateError {
     /// The idempotency key was used for another request.
     #[error("idempotency key was used for another request")]
     IdempotencyConflict,
-    /// The secret of a binding cannot be opened.
-    #[error("the secret of {binding} cannot be opened")]
-    Sealed {
-        /// Which.
-        binding: BindingId,
-        /// Why.
-        #[source]
-        source: UnsealError,
-    },
     /// The store failed; nothing was recorded.
     #[error("store")]
     Store(#[from] StoreError),
-}
-
-impl From<BoundError> for CreateError {
-    fn from(error: BoundError) -> Self {
-        match error {
-            BoundError::Invalid(faults) => Self::Invalid(faults),
-            BoundError::Sealed { binding, source } => Self::Sealed { binding, source },
-            BoundError::Store(error) => Self::Store(error),
-        }
-    }
 }
 
 impl From<store::CreateError> for CreateError {
