@@ -3,16 +3,13 @@
 mod bulk;
 mod side;
 
-use std::{io, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{io, time::Duration};
 
 use model::egress::{Reason, Refused};
-use tokio::{
-    net::TcpStream,
-    task::yield_now,
-    time::{Instant, sleep_until},
-};
+use tokio::{net::TcpStream, task::yield_now};
 
 use crate::{
+    activity::Activity,
     first::{Client, First, Look},
     session::Session,
 };
@@ -52,20 +49,21 @@ impl From<io::Error> for Cut {
 /// Relays until both sides have ended, or one breaks, or the session may not go on.
 pub(crate) async fn relay(session: &Session, client: Client, upstream: TcpStream, screen: Screen, attempted: &str) {
     let Client { io: client, seen } = client;
-    let relay = Relay { session, last: Mutex::new(Instant::now()) };
+    let relay = Relay { session, activity: Activity::new() };
     let up = async {
         if !seen.is_empty() {
             relay.spend(seen.len())?;
             side::write_all(&upstream, &seen).await?;
-            relay.moved();
+            relay.activity.now();
         }
         drop(seen);
         relay.pump(&client, &upstream, screen).await
     };
+    let idle = Duration::from_millis(session.outside.limits.idle_ms);
     let both = async { tokio::try_join!(up, relay.pump(&upstream, &client, Screen::Open)) };
     let cut = tokio::select! {
         done = both => done.err(),
-        () = relay.idle() => Some(Cut::Idle),
+        () = relay.activity.idle_for(idle) => Some(Cut::Idle),
     };
     match cut {
         None | Some(Cut::Broken) => {}
@@ -77,8 +75,7 @@ pub(crate) async fn relay(session: &Session, client: Client, upstream: TcpStream
 /// What both directions share.
 struct Relay<'a> {
     session: &'a Session,
-    /// When something last went through.
-    last: Mutex<Instant>,
+    activity: Activity,
 }
 
 impl Relay<'_> {
@@ -97,7 +94,7 @@ impl Relay<'_> {
             };
             if ended {
                 to.end()?;
-                self.moved();
+                self.activity.now();
                 return Ok(());
             }
         }
@@ -118,7 +115,7 @@ impl Relay<'_> {
                     }
                     self.spend(read)?;
                     side::write_all(to, &buffer).await?;
-                    self.moved();
+                    self.activity.now();
                     turn += read;
                     *moved += read as u64;
                 }
@@ -146,7 +143,7 @@ impl Relay<'_> {
                             Err(error) => return Err(error.into()),
                         }
                     }
-                    self.moved();
+                    self.activity.now();
                     turn += read;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -159,22 +156,6 @@ impl Relay<'_> {
 
     fn spend(&self, bytes: usize) -> Result<(), Cut> {
         self.session.spend(bytes).map_err(Cut::Refused)
-    }
-
-    fn moved(&self) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Returns when nothing has gone through for as long as that may be.
-    async fn idle(&self) {
-        let idle = Duration::from_millis(self.session.outside.limits.idle_ms);
-        loop {
-            let due = *self.last.lock().unwrap_or_else(PoisonError::into_inner) + idle;
-            if due <= Instant::now() {
-                return;
-            }
-            sleep_until(due).await;
-        }
     }
 }
 

@@ -119,13 +119,11 @@ impl Session {
 
     /// Counts bytes that are about to go through; why they may not.
     pub(crate) fn spend(&self, bytes: usize) -> Result<(), Refused> {
-        match self.overspent() {
-            Some(refused) => Err(refused),
-            None => {
-                self.teller.count(bytes as u64);
-                Ok(())
-            }
+        if let Some(refused) = self.overspent() {
+            return Err(refused);
         }
+        self.teller.count(bytes as u64);
+        Ok(())
     }
 
     /// Decides, tells, connects.
@@ -189,4 +187,25 @@ pub(crate) fn parse_opening(frame: &[u8]) -> Option<Opening> {
     decoder.push(frame);
     let opening = decoder.next_frame().ok()??;
     (!decoder.is_mid_frame()).then_some(opening)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{egress::Policy, gateway::GatewayLimits};
+    use tokio::{sync::mpsc, time::Instant};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_does_not_open_is_closed() {
+        let outside = Arc::new(Outside::new(Policy::default(), GatewayLimits::default()).unwrap());
+        let teller = Teller::new(mpsc::channel(1).0);
+        let bindings = Bindings::new(Vec::new(), outside.clone(), teller.clone());
+        let session = Arc::new(Session::new(outside, teller, bindings));
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        let start = Instant::now();
+        session.stream(ours).await;
+        assert!(start.elapsed() >= OPENING_PATIENCE);
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+    }
 }

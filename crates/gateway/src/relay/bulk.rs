@@ -38,13 +38,11 @@ impl Bulk {
         place.ok()?;
         let made = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .and_then(|(from, to)| fcntl_setpipe_size(&to, PIPE_BYTES).map(|_| (from, to)));
-        match made {
-            Ok((from, to)) => Some(Self { from, to, pipes: pipes.clone() }),
-            Err(_) => {
-                pipes.0.fetch_sub(1, Ordering::Relaxed);
-                None
-            }
+        if let Ok((from, to)) = made {
+            return Some(Self { from, to, pipes: pipes.clone() });
         }
+        pipes.0.fetch_sub(1, Ordering::Relaxed);
+        None
     }
 
     /// From a socket into the pipe, which is empty.
