@@ -12,7 +12,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use zeroize::Zeroize as _;
@@ -32,6 +32,7 @@ pub(crate) struct Telling(OwnedWriteHalf);
 /// The task that writes.
 pub(crate) struct Writer {
     finish: oneshot::Sender<()>,
+    written: watch::Receiver<u64>,
     task: JoinHandle<()>,
 }
 
@@ -57,9 +58,8 @@ impl Orders {
                 return Err(GatewayError::Malformed);
             }
             let read = (&mut self.from).take(room as u64).read_buf(&mut self.line).await;
-            match read.map_err(GatewayError::Control)? {
-                0 => return Ok(None),
-                _ => {}
+            if read.map_err(GatewayError::Control)? == 0 {
+                return Ok(None);
             }
         }
     }
@@ -84,6 +84,7 @@ impl Telling {
     pub(crate) fn start(self, mut heard: mpsc::Receiver<FromGateway>) -> Writer {
         let Self(mut to) = self;
         let (finish, mut finished) = oneshot::channel();
+        let (wrote, written) = watch::channel(0);
         let task = tokio::spawn(async move {
             let mut closed = false;
             loop {
@@ -104,13 +105,19 @@ impl Telling {
                     // The reading half sees the end, too, and ends the process.
                     return;
                 }
+                wrote.send_modify(|written| *written += 1);
             }
         });
-        Writer { finish, task }
+        Writer { finish, written, task }
     }
 }
 
 impl Writer {
+    /// How many messages were written.
+    pub(crate) fn written(&self) -> watch::Receiver<u64> {
+        self.written.clone()
+    }
+
     /// Returns when everything was written.
     pub(crate) async fn finish(self) {
         let _ = self.finish.send(());

@@ -71,9 +71,8 @@ pub(crate) async fn serve(session: &Arc<Session>, mut io: UnixStream) {
             read = timeout(idle, from.read_buf(&mut unread)), if may_read => match read {
                 Ok(Ok(0)) => ended = true,
                 Ok(Ok(_)) => {}
-                Ok(Err(_)) => return,
-                // Nothing was asked for long. Answers that are still being found are not waited for longer than this.
-                Err(_) => return,
+                // It broke, or nothing was asked for long. Answers that are still being found are not waited for.
+                Ok(Err(_)) | Err(_) => return,
             },
         }
     }

@@ -25,9 +25,7 @@ pub fn proxy(bytes: &[u8]) {
     if !matches!(request.parse(bytes), Ok(httparse::Status::Complete(_))) {
         return;
     }
-    let (Some(Ok(method)), Some(Ok(uri))) =
-        (request.method.map(|method| method.parse()), request.path.map(|path| path.parse()))
-    else {
+    let (Some(Ok(method)), Some(Ok(uri))) = (request.method.map(str::parse), request.path.map(str::parse)) else {
         return;
     };
     let mut map = HeaderMap::new();

@@ -11,12 +11,14 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf as _, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
+    time::{Sleep, sleep},
 };
 
 use crate::first::Client;
@@ -39,6 +41,10 @@ pub(crate) struct Guard {
     released: BytesMut,
     framing: Framing,
     state: State,
+    /// How long the client may take nothing of an answer.
+    patience: Duration,
+    /// Since it has taken nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 /// What is still to come.
@@ -52,9 +58,10 @@ enum State {
 }
 
 impl Guard {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, patience: Duration) -> Self {
         let Client { io, seen } = client;
-        Self { io, raw: seen, released: BytesMut::new(), framing: Framing::default(), state: State::Open }
+        let (released, framing) = (BytesMut::new(), Framing::default());
+        Self { io, raw: seen, released, framing, state: State::Open, patience, stalled: None }
     }
 
     /// The connection as it is, after the head of a CONNECT: `read` is what the server has read and not used.
@@ -63,6 +70,17 @@ impl Guard {
         seen.extend_from_slice(&self.released);
         seen.extend_from_slice(&self.raw);
         Client { io: self.io, seen }
+    }
+
+    /// The outcome of a write; an error when the client has taken nothing for too long. The server would wait for ever.
+    fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Lets through what can be of what was read.
@@ -121,7 +139,8 @@ impl AsyncRead for Guard {
 
 impl AsyncWrite for Guard {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -129,7 +148,8 @@ impl AsyncWrite for Guard {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

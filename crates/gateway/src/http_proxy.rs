@@ -34,7 +34,7 @@ pub(crate) use target::{Target, target};
 
 /// How long a head may take to come, and how long a connection may wait for its next one. Clients that keep
 /// connections take their end between two requests for granted.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+const HEAD_PATIENCE: Duration = Duration::from_mins(1);
 /// Longest path that is told.
 const TOLD_PATH_BYTES: usize = 200;
 
@@ -81,7 +81,10 @@ pub(crate) async fn serve(session: &Arc<Session>, client: Client, mode: Mode) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(Guard::new(client)), service)
+        .serve_connection(
+            TokioIo::new(Guard::new(client, Duration::from_millis(session.outside.limits.idle_ms))),
+            service,
+        )
         .without_shutdown()
         .await;
     let parts = match served {
@@ -180,13 +183,13 @@ impl Proxy {
     async fn origin(&self, request: Request<Incoming>, host: Host, port: u16) -> Response<Body> {
         let attempted = attempted(request.method(), &host, port, request.uri().path());
         match &self.mode {
-            Mode::Proxy => match bound(&host) {
-                Some(name) => self.session.bindings.serve(name, request).await,
-                None => {
-                    let detail = "this is a proxy; it takes requests with a whole URL, or for a binding";
-                    closing(self.deny(&attempted, &Refused::flat(Reason::NotRecognised, detail)).await)
+            Mode::Proxy => {
+                if let Some(name) = bound(&host) {
+                    return self.session.bindings.serve(name, request).await;
                 }
-            },
+                let detail = "this is a proxy; it takes requests with a whole URL, or for a binding";
+                closing(self.deny(&attempted, &Refused::flat(Reason::NotRecognised, detail)).await)
+            }
             Mode::Within { name, port: own } => {
                 // A client that thinks of the port as TLS's names none.
                 if host != Host::Name(name.clone()) || (port != *own && port != target::HTTP) {
@@ -215,7 +218,7 @@ impl Proxy {
             let detail = format!("the Host header says {}, which was not resolved to {to}", destination(&host, port));
             return closing(self.deny(attempted, &Refused::flat(Reason::OtherName, detail)).await);
         }
-        if let Some(refused) = self.upgrade(&request).or_else(|| self.session.exhausted()) {
+        if let Some(refused) = upgrade(&request).or_else(|| self.session.exhausted()) {
             return self.deny(attempted, &refused).await;
         }
         match self.session.connect(&host, port, &[to.ip()], By::Http).await {
@@ -231,7 +234,7 @@ impl Proxy {
         port: u16,
         attempted: &str,
     ) -> Response<Body> {
-        if let Some(refused) = self.upgrade(&request) {
+        if let Some(refused) = upgrade(&request) {
             self.session.teller.denied(attempted, &refused).await;
             return problem(StatusCode::NOT_IMPLEMENTED, DENIED, &refused);
         }
@@ -258,19 +261,19 @@ impl Proxy {
             Err(error) => unreachable(&Unreached::Failed(error), &destination(host, port)),
         }
     }
+}
 
-    /// Why a request that wants another protocol is refused. One that would be content with HTTP is not.
-    fn upgrade(&self, request: &Request<Incoming>) -> Option<Refused> {
-        let wants = request
-            .headers()
-            .get_all(header::UPGRADE)
-            .iter()
-            .any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("websocket")));
-        wants.then(|| {
-            let detail = "WebSockets are not carried over plain HTTP; use wss, or CONNECT";
-            Refused::flat(Reason::NotCarried, detail)
-        })
-    }
+/// Why a request that wants another protocol is refused. One that would be content with HTTP is not.
+fn upgrade(request: &Request<Incoming>) -> Option<Refused> {
+    let wants = request
+        .headers()
+        .get_all(header::UPGRADE)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("websocket")));
+    wants.then(|| {
+        let detail = "WebSockets are not carried over plain HTTP; use wss, or CONNECT";
+        Refused::flat(Reason::NotCarried, detail)
+    })
 }
 
 /// The binding that is meant.
@@ -296,10 +299,8 @@ fn unreachable(unreached: &Unreached, shown: &str) -> Response<Body> {
         }
         Unreached::Refused(refused) => problem(StatusCode::FORBIDDEN, DENIED, refused),
         Unreached::Failed(error) => {
-            let status = match error.kind() {
-                io::ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-                _ => StatusCode::BAD_GATEWAY,
-            };
+            let late = error.kind() == io::ErrorKind::TimedOut;
+            let status = if late { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
             failure(status, "upstream_unreachable", &format!("{shown} is allowed, but not reached: {error}"))
         }
     }

@@ -6,6 +6,7 @@
 //! session it is of is known from the descriptor alone. A stream ends by itself when it says something that cannot be
 //! read; it never ends another one.
 
+mod activity;
 mod answer;
 mod bindings;
 mod captured;

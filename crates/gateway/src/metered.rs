@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::session::Session;
+use crate::{activity::Activity, session::Session};
 
 /// See the module.
 pub(crate) struct Metered {
@@ -22,6 +22,7 @@ pub(crate) struct Metered {
     attempted: String,
     idle: Duration,
     deadline: Pin<Box<Sleep>>,
+    activity: Arc<Activity>,
     /// The connection that the body comes from: it lasts as long as the body does.
     _connection: Option<AbortOnDropHandle<()>>,
 }
@@ -31,10 +32,11 @@ impl Metered {
         body: Incoming,
         session: Arc<Session>,
         attempted: String,
+        activity: Arc<Activity>,
         connection: Option<AbortOnDropHandle<()>>,
     ) -> Self {
         let idle = Duration::from_millis(session.outside.limits.idle_ms);
-        Self { body, session, attempted, idle, deadline: Box::pin(sleep(idle)), _connection: connection }
+        Self { body, session, attempted, idle, deadline: Box::pin(sleep(idle)), activity, _connection: connection }
     }
 }
 
@@ -52,6 +54,7 @@ impl Body for Metered {
             }
         };
         this.deadline.as_mut().reset(Instant::now() + this.idle);
+        this.activity.now();
         Poll::Ready(frame.map(|frame| {
             let frame = frame.map_err(io::Error::other)?;
             let length = frame.data_ref().map_or(0, Bytes::len);

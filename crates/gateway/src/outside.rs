@@ -16,10 +16,12 @@ use model::{
     egress::{Host, Policy, Reason, Refused, canonical},
     gateway::GatewayLimits,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 /// Addresses of one name that are tried.
 pub(crate) const TRIED_ADDRESSES: usize = 4;
+/// Names of a session that are looked up at once: the host's resolver is there for everybody.
+const RESOLVED_AT_ONCE: usize = 64;
 /// Addresses of one name that are looked at; a hostile server may send thousands.
 const MAX_ADDRESSES: usize = 64;
 
@@ -29,6 +31,7 @@ pub(crate) struct Outside {
     pub(crate) policy: Policy,
     pub(crate) limits: GatewayLimits,
     resolver: TokioResolver,
+    resolving: Semaphore,
 }
 
 /// Why there is no connection.
@@ -62,7 +65,8 @@ impl Outside {
                 TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
             }
         };
-        Ok(Self { policy, limits, resolver: builder.build().map_err(io::Error::other)? })
+        let resolver = builder.build().map_err(io::Error::other)?;
+        Ok(Self { policy, limits, resolver, resolving: Semaphore::new(RESOLVED_AT_ONCE) })
     }
 
     /// The addresses of a name, whatever the policy says of them.
@@ -70,7 +74,11 @@ impl Outside {
         let patience = Duration::from_millis(self.limits.connect_ms);
         let unresolved = |detail: String| Refused::flat(Reason::NotResolved, detail);
         // With the final dot: the host's search domains are no business of the workload's.
-        let found = timeout(patience, self.resolver.lookup_ip(format!("{name}.")))
+        let look = async {
+            let _turn = self.resolving.acquire().await;
+            self.resolver.lookup_ip(format!("{name}.")).await
+        };
+        let found = timeout(patience, look)
             .await
             .map_err(|_| unresolved(format!("{name} was not resolved in time")))?
             .map_err(|_| unresolved(format!("{name} cannot be resolved")))?;

@@ -64,10 +64,8 @@ pub(crate) async fn serve(pipe: &UnixStream, session: &Arc<Session>) -> Result<(
     })
     .await;
     streams.abort_all();
-    done.or_else(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Ok(()),
-        _ => Err(GatewayError::Pipe(error)),
-    })
+    let gone = |error: &io::Error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+    done.or_else(|error| if gone(&error) { Ok(()) } else { Err(GatewayError::Pipe(error)) })
 }
 
 async fn receive(pipe: &UnixStream, into: &mut [u8]) -> io::Result<usize> {

@@ -1,21 +1,28 @@
 //! Bytes from one connection to another and back, counted and bounded.
 
+mod bulk;
+mod side;
+
 use std::{io, time::Duration};
 
 use model::egress::{Reason, Refused};
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt as _},
-    net::{TcpStream, tcp, unix},
-    time::{Instant, sleep_until},
-};
+use tokio::{net::TcpStream, task::yield_now};
 
 use crate::{
-    first::{Client, Look},
+    activity::Activity,
+    first::{Client, First, Look},
     session::Session,
 };
+use bulk::Bulk;
+pub(crate) use bulk::Pipes;
+use side::Side;
 
 /// Room for one read. A buffer is there only while bytes are: an idle connection costs none.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// What one direction may move before the others have their turn, when neither of its ends makes it wait.
+const TURN_BYTES: usize = 1024 * 1024;
+/// What a direction has moved when it is taken for bulk, and no longer copied through this process.
+const BULK_BYTES: u64 = 1024 * 1024;
 
 /// What the client may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,27 +47,23 @@ impl From<io::Error> for Cut {
 }
 
 /// Relays until both sides have ended, or one breaks, or the session may not go on.
-pub(crate) async fn relay(session: &Session, client: Client, mut upstream: TcpStream, screen: Screen, attempted: &str) {
-    let Client { mut io, seen } = client;
-    let (from_client, to_client) = io.split();
-    let (from_upstream, to_upstream) = upstream.split();
-    let activity = Activity::new();
-    let idle = Duration::from_millis(session.outside.limits.idle_ms);
+pub(crate) async fn relay(session: &Session, client: Client, upstream: TcpStream, screen: Screen, attempted: &str) {
+    let Client { io: client, seen } = client;
+    let relay = Relay { session, activity: Activity::new() };
     let up = async {
-        let mut to_upstream = to_upstream;
         if !seen.is_empty() {
-            session.spend(seen.len()).map_err(Cut::Refused)?;
-            to_upstream.write_all(&seen).await?;
-            activity.now();
+            relay.spend(seen.len())?;
+            side::write_all(&upstream, &seen).await?;
+            relay.activity.now();
         }
         drop(seen);
-        pump(session, from_client, to_upstream, &activity, screen).await
+        relay.pump(&client, &upstream, screen).await
     };
-    let down = pump(session, from_upstream, to_client, &activity, Screen::Open);
-    let both = async { tokio::try_join!(up, down) };
+    let idle = Duration::from_millis(session.outside.limits.idle_ms);
+    let both = async { tokio::try_join!(up, relay.pump(&upstream, &client, Screen::Open)) };
     let cut = tokio::select! {
         done = both => done.err(),
-        () = activity.idle_for(idle) => Some(Cut::Idle),
+        () = relay.activity.idle_for(idle) => Some(Cut::Idle),
     };
     match cut {
         None | Some(Cut::Broken) => {}
@@ -69,98 +72,100 @@ pub(crate) async fn relay(session: &Session, client: Client, mut upstream: TcpSt
     }
 }
 
-/// One direction. Its end is passed on.
-async fn pump(
-    session: &Session,
-    from: impl Source,
-    mut to: impl AsyncWrite + Unpin,
-    activity: &Activity,
-    mut screen: Screen,
-) -> Result<(), Cut> {
-    loop {
-        from.readable().await?;
-        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+/// What both directions share.
+struct Relay<'a> {
+    session: &'a Session,
+    activity: Activity,
+}
+
+impl Relay<'_> {
+    /// One direction. Its end is passed on.
+    async fn pump(&self, from: &impl Side, to: &impl Side, mut screen: Screen) -> Result<(), Cut> {
+        let mut moved = 0;
+        let mut bulk = None;
         loop {
+            from.readable().await?;
+            if moved >= BULK_BYTES && bulk.is_none() {
+                bulk = Some(Bulk::take(&self.session.pipes));
+            }
+            let ended = match &bulk {
+                Some(Some(bulk)) => self.splice(bulk, from, to).await?,
+                Some(None) | None => self.copy(from, to, &mut screen, &mut moved).await?,
+            };
+            if ended {
+                to.end()?;
+                self.activity.now();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Copies what is there, until nothing is or it is the others' turn. Whether it was the end.
+    async fn copy(&self, from: &impl Side, to: &impl Side, screen: &mut Screen, moved: &mut u64) -> Result<bool, Cut> {
+        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+        let mut turn = 0;
+        while turn < TURN_BYTES {
             buffer.clear();
             match from.try_read_buf(&mut buffer) {
-                Ok(0) => {
-                    to.shutdown().await?;
-                    activity.now();
-                    return Ok(());
-                }
+                Ok(0) => return Ok(true),
                 Ok(read) => {
-                    if screen == Screen::ServerFirst {
+                    if *screen == Screen::ServerFirst {
                         harmless(&buffer)?;
-                        screen = Screen::Open;
+                        *screen = Screen::Open;
                     }
-                    session.spend(read).map_err(Cut::Refused)?;
-                    to.write_all(&buffer).await?;
-                    activity.now();
+                    self.spend(read)?;
+                    side::write_all(to, &buffer).await?;
+                    self.activity.now();
+                    turn += read;
+                    *moved += read as u64;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
         }
+        yield_now().await;
+        Ok(false)
+    }
+
+    /// The same without copying.
+    async fn splice(&self, bulk: &Bulk, from: &impl Side, to: &impl Side) -> Result<bool, Cut> {
+        let mut turn = 0;
+        while turn < TURN_BYTES {
+            match from.try_io(tokio::io::Interest::READABLE, || bulk.fill(from)) {
+                Ok(0) => return Ok(true),
+                Ok(read) => {
+                    self.spend(read)?;
+                    let mut left = read;
+                    while left > 0 {
+                        match to.try_io(tokio::io::Interest::WRITABLE, || bulk.empty(to, left)) {
+                            Ok(written) => left -= written,
+                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                    self.activity.now();
+                    turn += read;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        yield_now().await;
+        Ok(false)
+    }
+
+    fn spend(&self, bytes: usize) -> Result<(), Cut> {
+        self.session.spend(bytes).map_err(Cut::Refused)
     }
 }
 
 /// Refuses what would have been decided by its name, had it come before the server spoke.
 fn harmless(first: &[u8]) -> Result<(), Cut> {
     match Look::default().at(first) {
-        Some(crate::first::First::Other) => Ok(()),
-        _ => {
+        Some(First::Other) => Ok(()),
+        Some(First::Tls(_) | First::Http | First::Silent | First::Ended) | None => {
             let detail = "the server spoke first, and then the client began with TLS or HTTP";
             Err(Cut::Refused(Refused::flat(Reason::NotRecognised, detail)))
         }
-    }
-}
-
-/// When something last went through.
-struct Activity(std::sync::Mutex<Instant>);
-
-impl Activity {
-    fn new() -> Self {
-        Self(std::sync::Mutex::new(Instant::now()))
-    }
-
-    fn now(&self) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Returns when nothing has gone through for so long.
-    async fn idle_for(&self, idle: Duration) {
-        loop {
-            let due = *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) + idle;
-            if due <= Instant::now() {
-                return;
-            }
-            sleep_until(due).await;
-        }
-    }
-}
-
-/// The reading half of a socket: readiness first, so that no buffer waits with it.
-trait Source {
-    async fn readable(&self) -> io::Result<()>;
-    fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize>;
-}
-
-impl Source for tcp::ReadHalf<'_> {
-    async fn readable(&self) -> io::Result<()> {
-        tcp::ReadHalf::readable(self).await
-    }
-
-    fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        tcp::ReadHalf::try_read_buf(self, buffer)
-    }
-}
-
-impl Source for unix::ReadHalf<'_> {
-    async fn readable(&self) -> io::Result<()> {
-        unix::ReadHalf::readable(self).await
-    }
-
-    fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        unix::ReadHalf::try_read_buf(self, buffer)
     }
 }

@@ -79,19 +79,22 @@ async fn session(control: OwnedFd, pipe: OwnedFd, options: &Options) -> Result<(
     let writer = telling.start(heard);
     let outside = Outside::asking(options.resolver, spec.policy, spec.limits).map_err(GatewayError::Start)?;
     let outside = Arc::new(outside);
-    let teller = Teller::new(said.clone());
+    let teller = Teller::writing(said, writer.written());
     let bindings = Bindings::new(spec.bindings, outside.clone(), teller.clone());
     let session = Arc::new(Session::new(outside, teller.clone(), bindings));
-    let _ = said.send(FromGateway::Ready).await;
+    teller.say(FromGateway::Ready).await;
 
     let done = tokio::select! {
         done = pipe::serve(&pipe, &session) => done,
         done = obey(&mut orders, &session) => done,
         never = beat(&teller) => match never {},
     };
+    if matches!(done, Err(GatewayError::ServerGone)) {
+        return done;
+    }
     let last = async {
         teller.last_words().await;
-        let _ = said.send(FromGateway::Usage { egress_bytes: teller.bytes() }).await;
+        teller.say(FromGateway::Usage { egress_bytes: teller.bytes() }).await;
         writer.finish().await;
     };
     let _ = timeout(LAST_WORDS, last).await;

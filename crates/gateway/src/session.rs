@@ -31,6 +31,7 @@ use crate::{
     http_proxy::{self, Mode},
     outside::{Outside, TRIED_ADDRESSES, Unreached},
     pins::Pins,
+    relay::Pipes,
     socks,
     tell::Teller,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Session {
     pub(crate) outside: Arc<Outside>,
     pub(crate) teller: Teller,
     pub(crate) bindings: Bindings,
+    pub(crate) pipes: Pipes,
     pins: Mutex<Pins>,
     /// Connections that were made.
     made: AtomicU64,
@@ -75,7 +77,7 @@ impl By {
 
 impl Session {
     pub(crate) fn new(outside: Arc<Outside>, teller: Teller, bindings: Bindings) -> Self {
-        Self { outside, teller, bindings, pins: Mutex::default(), made: AtomicU64::new(0) }
+        Self { outside, teller, bindings, pipes: Pipes::default(), pins: Mutex::default(), made: AtomicU64::new(0) }
     }
 
     /// Serves one stream to its end.
@@ -117,13 +119,11 @@ impl Session {
 
     /// Counts bytes that are about to go through; why they may not.
     pub(crate) fn spend(&self, bytes: usize) -> Result<(), Refused> {
-        match self.overspent() {
-            Some(refused) => Err(refused),
-            None => {
-                self.teller.count(bytes as u64);
-                Ok(())
-            }
+        if let Some(refused) = self.overspent() {
+            return Err(refused);
         }
+        self.teller.count(bytes as u64);
+        Ok(())
     }
 
     /// Decides, tells, connects.
@@ -187,4 +187,25 @@ pub(crate) fn parse_opening(frame: &[u8]) -> Option<Opening> {
     decoder.push(frame);
     let opening = decoder.next_frame().ok()??;
     (!decoder.is_mid_frame()).then_some(opening)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{egress::Policy, gateway::GatewayLimits};
+    use tokio::{sync::mpsc, time::Instant};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_does_not_open_is_closed() {
+        let outside = Arc::new(Outside::new(Policy::default(), GatewayLimits::default()).unwrap());
+        let teller = Teller::new(mpsc::channel(1).0);
+        let bindings = Bindings::new(Vec::new(), outside.clone(), teller.clone());
+        let session = Arc::new(Session::new(outside, teller, bindings));
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        let start = Instant::now();
+        session.stream(ours).await;
+        assert!(start.elapsed() >= OPENING_PATIENCE);
+        assert_eq!(theirs.read(&mut [0]).await.unwrap(), 0);
+    }
 }

@@ -217,11 +217,9 @@ fn why(unreached: &Unreached) -> Reply {
     match unreached {
         Unreached::Refused(refused) if refused.reason == Reason::NotResolved => Reply::HostUnreachable,
         Unreached::Refused(_) => Reply::NotAllowed,
-        Unreached::Failed(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => Reply::ConnectionRefused,
-            io::ErrorKind::TimedOut => Reply::TimedOut,
-            _ => Reply::HostUnreachable,
-        },
+        Unreached::Failed(error) if error.kind() == io::ErrorKind::ConnectionRefused => Reply::ConnectionRefused,
+        Unreached::Failed(error) if error.kind() == io::ErrorKind::TimedOut => Reply::TimedOut,
+        Unreached::Failed(_) => Reply::HostUnreachable,
     }
 }
 

@@ -13,7 +13,10 @@ use model::{
     gateway::{FromGateway, GatewayEvent},
 };
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use wire::{AuditSource, AuditType, Denial, Timestamp};
 
 use repeats::{Heard, Key, Repeats};
@@ -25,11 +28,15 @@ const MAX_TEXT_BYTES: usize = 512;
 #[derive(Debug, Clone)]
 pub(crate) struct Teller {
     said: mpsc::Sender<FromGateway>,
+    /// How many messages were written to the server, in the order in which they were said.
+    written: Option<watch::Receiver<u64>>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// How many messages were said.
+    number: Mutex<u64>,
     bytes: AtomicU64,
     /// What of `bytes` the server has heard of.
     reported: AtomicU64,
@@ -38,15 +45,45 @@ struct Shared {
 
 impl Teller {
     /// One that says what it is told into `said`.
+    #[cfg(test)]
     pub(crate) fn new(said: mpsc::Sender<FromGateway>) -> Self {
-        Self { said, shared: Arc::default() }
+        Self { said, written: None, shared: Arc::default() }
+    }
+
+    /// The same, waiting until it was written. Everything that is said into `said` has to be said by it.
+    pub(crate) fn writing(said: mpsc::Sender<FromGateway>, written: watch::Receiver<u64>) -> Self {
+        Self { said, written: Some(written), shared: Arc::default() }
+    }
+
+    /// Says something, and returns when it was written into the control socket: from then on it reaches the server
+    /// whatever becomes of this process.
+    pub(crate) async fn say(&self, message: FromGateway) {
+        // Without the server there is nobody to allow anything: the process is about to end.
+        let Ok(place) = self.said.reserve().await else { return self.unheard().await };
+        let number = {
+            let mut number = self.shared.number.lock().unwrap_or_else(PoisonError::into_inner);
+            place.send(message);
+            *number += 1;
+            *number
+        };
+        if let Some(mut written) = self.written.clone()
+            && written.wait_for(|written| *written >= number).await.is_err()
+        {
+            self.unheard().await;
+        }
+    }
+
+    /// What could not be told must not be done either.
+    async fn unheard(&self) {
+        if self.written.is_some() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Tells a decision. Waits while the server does not listen; nothing that it allows may be done before it returns.
     pub(crate) async fn tell(&self, kind: AuditType, source: AuditSource, data: Value, denial: Option<Denial>) {
         let ts = Timestamp::from_millis(Now::now().as_millisecond());
-        // Without the server there is nobody to allow anything: the process is about to end.
-        let _ = self.said.send(FromGateway::Event(GatewayEvent { ts, kind, source, data, denial })).await;
+        self.say(FromGateway::Event(GatewayEvent { ts, kind, source, data, denial })).await;
     }
 
     /// Tells that something was refused: the first time at once, then now and then how often it was.
@@ -95,7 +132,7 @@ impl Teller {
         self.told_again(due).await;
         let bytes = self.bytes();
         if self.shared.reported.swap(bytes, Ordering::Relaxed) != bytes {
-            let _ = self.said.send(FromGateway::Usage { egress_bytes: bytes }).await;
+            self.say(FromGateway::Usage { egress_bytes: bytes }).await;
         }
     }
 

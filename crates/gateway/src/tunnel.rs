@@ -120,11 +120,11 @@ impl Tunnel {
 }
 
 /// Why a ClientHello that names this is refused.
-fn other(named: Option<&str>, names: &[String]) -> Refused {
-    let asked = names.join(" or ");
-    match named {
+fn other(said: Option<&str>, allowed: &[String]) -> Refused {
+    let asked = allowed.join(" or ");
+    match said {
         None => Refused::flat(Reason::NoServerName, format!("TLS names no server; {asked} was asked for")),
-        Some(named) => Refused::flat(Reason::OtherName, format!("TLS asks for {named}, not for {asked}")),
+        Some(said) => Refused::flat(Reason::OtherName, format!("TLS asks for {said}, not for {asked}")),
     }
 }
 

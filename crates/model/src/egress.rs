@@ -211,7 +211,8 @@ impl Policy {
 
 impl Deployment {
     /// On any port, when none is given.
-    fn permits(&self, address: IpAddr, port: Option<u16>) -> bool {
+    fn permits(&self, address: IpAddr, port: impl Into<Option<u16>>) -> bool {
+        let port = port.into();
         let on = |permit: &Permit| port.is_none_or(|port| permit.ports.is_empty() || permit.ports.contains(&port));
         self.permitted.iter().any(|permit| permit.net.contains(&address) && on(permit))
     }

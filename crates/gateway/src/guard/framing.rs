@@ -136,9 +136,8 @@ fn body(head: &[u8]) -> Result<Body, Fault> {
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) => return Err("a malformed head"),
         Err(httparse::Error::TooManyHeaders) => return Err("too many headers"),
-        Err(_) => return Err("a malformed head"),
+        Ok(httparse::Status::Complete(_) | httparse::Status::Partial) | Err(_) => return Err("a malformed head"),
     }
     let old = request.version != Some(1);
     let mut length = None;

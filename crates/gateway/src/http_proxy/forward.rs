@@ -8,10 +8,10 @@ use http::{
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{answer::Body, metered::Metered, session::Session};
+use crate::{activity::Activity, answer::Body, metered::Metered, session::Session};
 
 /// Headers that belong to a connection (RFC 9110, 7.6.1), or to the proxy.
 const HOP_BY_HOP: [HeaderName; 10] = [
@@ -44,15 +44,19 @@ pub(crate) async fn forward(
             tracing::debug!(%error, "a connection to the outside broke");
         }
     }));
-    let request = outward(session, request, host, attempted)?;
-    let answered = timeout(patience, sender.send_request(request)).await;
-    let mut answer = answered.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?;
+    let activity = Arc::new(Activity::new());
+    let request = outward(session, request, host, attempted, activity.clone())?;
+    let mut answer = tokio::select! {
+        answer = sender.send_request(request) => answer.map_err(io::Error::other)?,
+        // Nothing of the request has gone through for long, and no answer has come.
+        () = activity.idle_for(patience) => return Err(io::ErrorKind::TimedOut.into()),
+    };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(io::Error::other("the server switched to a protocol that nobody asked for"));
     }
     strip(answer.headers_mut());
     *answer.version_mut() = Version::HTTP_11;
-    Ok(answer.map(|body| Metered::new(body, session.clone(), attempted.to_owned(), Some(connection)).boxed()))
+    Ok(answer.map(|body| Metered::new(body, session.clone(), attempted.to_owned(), activity, Some(connection)).boxed()))
 }
 
 /// The request as the server is to see it.
@@ -61,6 +65,7 @@ fn outward(
     request: Request<Incoming>,
     host: &str,
     attempted: &str,
+    activity: Arc<Activity>,
 ) -> io::Result<Request<Body>> {
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -69,7 +74,7 @@ fn outward(
     parts.extensions.clear();
     strip(&mut parts.headers);
     parts.headers.insert(header::HOST, HeaderValue::from_str(host).map_err(io::Error::other)?);
-    Ok(Request::from_parts(parts, Metered::new(body, session.clone(), attempted.to_owned(), None).boxed()))
+    Ok(Request::from_parts(parts, Metered::new(body, session.clone(), attempted.to_owned(), activity, None).boxed()))
 }
 
 /// Removes what belongs to the connection, and what its Connection header says does.

@@ -53,9 +53,9 @@ pub(crate) async fn ask(world: &World, name: &str, kind: RecordType) -> Message 
 
 pub(crate) async fn resolve(world: &World, name: &str) -> Vec<IpAddr> {
     let answer = ask(world, name, RecordType::A).await;
-    let address = |data: &RData| match data {
-        RData::A(v4) => IpAddr::V4(v4.0),
-        other => panic!("{other:?}"),
+    let address = |data: &RData| {
+        let RData::A(v4) = data else { panic!("{data:?}") };
+        IpAddr::V4(v4.0)
     };
     answer.answers.iter().map(|record| address(&record.data)).collect()
 }

@@ -1,5 +1,7 @@
 //! The gateway as it is, over real sockets: the tests are the runner, the server, the resolver and the outside.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod captured;
 mod dns;
 mod hostile;

@@ -183,9 +183,8 @@ async fn what_a_proxy_does_not_do_is_said() {
         (format!("GET / HTTP/1.1\r\nHost: a.test\r\n{close}"), "403", "this is a proxy"),
         (format!("GET http://a.test/ HTTP/1.1\r\nHost: b.test\r\n{close}"), "403", "the Host header says b.test"),
         (
-            format!(
-                "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\r\n"
-            ),
+            "GET http://a.test/ HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: upgrade, close\r\n\r\n"
+                .to_owned(),
             "501",
             "WebSockets",
         ),

@@ -44,9 +44,8 @@ impl Resolver {
     }
 
     pub(crate) async fn start(zone: Vec<(&'static str, Says)>) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (udp, tcp) = sockets().await;
         let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let zone: HashMap<&'static str, Says> = zone.into_iter().collect();
         let server = Arc::new(Server { zone, asked: asked.clone(), turns: Mutex::default() });
@@ -81,6 +80,17 @@ impl Resolver {
             }
         });
         Self { address, asked }
+    }
+}
+
+/// Both, on one port.
+async fn sockets() -> (UdpSocket, TcpListener) {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        // Somebody else may have the other one.
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
     }
 }
 

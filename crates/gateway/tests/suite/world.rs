@@ -129,9 +129,9 @@ impl World {
         let read =
             recvmsg(&self.pipe, &mut [IoSliceMut::new(&mut word)], &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap();
         assert_eq!(read.bytes, 1, "the pipe has ended");
-        let descriptor = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
+        let descriptor = ancillary.drain().find_map(|message| {
+            let RecvAncillaryMessage::ScmRights(mut descriptors) = message else { return None };
+            descriptors.next()
         });
         assert_eq!(word[0] == GRANTED, descriptor.is_some());
         descriptor.map(StdStream::from)
@@ -213,10 +213,8 @@ impl Heard {
                 length.changed().await.expect("the gateway says it before it ends");
             }
         };
-        match timeout(PATIENCE, search).await {
-            Ok(found) => found,
-            Err(_) => panic!("not said in time; said was {:#?}", self.all()),
-        }
+        let found = timeout(PATIENCE, search).await;
+        found.unwrap_or_else(|late| panic!("not said in time ({late}); said was {:#?}", self.all()))
     }
 
     pub(crate) async fn event(&self, is: impl Fn(&GatewayEvent) -> bool) -> GatewayEvent {

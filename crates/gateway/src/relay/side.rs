@@ -1,0 +1,69 @@
+//! One of a relay's two sockets.
+
+use std::{io, os::fd::AsFd};
+
+use rustix::net::Shutdown;
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UnixStream},
+};
+
+/// Readiness first, so that no buffer waits with a socket; and both directions at once, without halves.
+pub(super) trait Side: AsFd {
+    async fn readable(&self) -> io::Result<()>;
+    async fn writable(&self) -> io::Result<()>;
+    fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize>;
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+    fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+
+    /// Passes an end on.
+    fn end(&self) -> io::Result<()> {
+        match rustix::net::shutdown(self, Shutdown::Write) {
+            // The other side is gone altogether.
+            Err(rustix::io::Errno::NOTCONN) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+macro_rules! side {
+    ($socket:ty) => {
+        impl Side for $socket {
+            async fn readable(&self) -> io::Result<()> {
+                <$socket>::readable(self).await
+            }
+
+            async fn writable(&self) -> io::Result<()> {
+                <$socket>::writable(self).await
+            }
+
+            fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+                <$socket>::try_read_buf(self, buffer)
+            }
+
+            fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+                <$socket>::try_write(self, bytes)
+            }
+
+            fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+                <$socket>::try_io(self, interest, call)
+            }
+        }
+    };
+}
+
+side!(TcpStream);
+side!(UnixStream);
+
+/// Writes everything.
+pub(super) async fn write_all(to: &impl Side, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
