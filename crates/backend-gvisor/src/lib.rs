@@ -9,7 +9,8 @@
 //! 2. The sentry is an ordinary process of the host: as a user that belongs to this sandbox alone, without any
 //!    capability, in an empty root and in namespaces of its own (user, pid, mount, network, ipc, uts), under gVisor's
 //!    seccomp filter. Of the host it holds the image and the runner, read-only, the file behind the disk, and three
-//!    pipes; where the session has a way out, a socket to its gateway and one for each connection. There is no file server process beside it ([`render`] says how that comes).
+//!    pipes; where the session has a way out, a socket to its gateway and one for each connection. There is no file
+//!    server process beside it ([`render`] says how that comes).
 //! 3. `runsc run`, which started it and waits for it, is another user of this sandbox alone, and has no right on the
 //!    host either ([`identity`]). On hosts that refuse this arrangement, `runsc` is root and the sentry is `nobody` in
 //!    an empty user namespace, which is runsc's own default; the capabilities say which of the two it is.

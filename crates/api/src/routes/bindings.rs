@@ -40,12 +40,15 @@ struct Asked<T> {
     _held: Option<OwnedSemaphorePermit>,
 }
 
+/// What could be read, beside every fault of shape.
+type Parsed<T> = Result<(T, Vec<FieldError>), JsonError>;
+
 /// Reads a body that holds a secret; its bytes are wiped.
 async fn read<T>(
     app: &App,
     query: Query,
     request: Request,
-    parse: fn(&[u8]) -> Result<(T, Vec<FieldError>), JsonError>,
+    parse: fn(&[u8]) -> Parsed<T>,
 ) -> Result<Asked<T>, Failure> {
     let mut faults = query.faults();
     let (parts, body) = request.into_parts();

@@ -155,8 +155,8 @@ pub async fn bindings_are_listed_by_name_in_pages_without_gaps(subject: &dyn Sub
         }
     }
     assert_eq!(names, ["a", "a-b", "b", "c", "c1", "m", "z"]);
-    let named = BindingFilter { name: Some("c1".to_owned()), limit: 10, cursor: None };
-    let found = page(&world.tenant, named).await;
+    let only = BindingFilter { name: Some("c1".to_owned()), limit: 10, cursor: None };
+    let found = page(&world.tenant, only).await;
     assert_eq!(found.items.iter().map(|binding| binding.spec.name.as_str()).collect::<Vec<_>>(), ["c1"]);
     let none = page(&world.tenant, BindingFilter { name: Some("aa".to_owned()), limit: 10, cursor: None }).await;
     assert!(none.items.is_empty() && none.next_cursor.is_none());

@@ -27,7 +27,7 @@ impl CreateBinding {
                 name: text(&mut object, "name"),
                 kind: nested(&mut object, "kind", BindingKind::read).unwrap_or_default(),
                 upstream: nested(&mut object, "upstream", BindingUpstream::read).unwrap_or_default(),
-                allow: object.list("allow", BindingAllow::item),
+                allow: object.list("allow", |path, value, faults| Some(BindingAllow::read(path, value, faults))),
                 budget: object.raw("budget").map(|value| BindingBudget::read("budget", value, object.faults())),
             },
             secret: nested(&mut object, "secret", BindingSecret::read).unwrap_or_default(),
@@ -46,7 +46,7 @@ impl UpdateBinding {
             object.fault("name", "cannot be changed: sessions know the binding by it");
         }
         let given = object.has("allow");
-        let allow = object.list("allow", BindingAllow::item);
+        let allow = object.list("allow", |path, value, faults| Some(BindingAllow::read(path, value, faults)));
         let request = Self {
             kind: object.raw("kind").map(|value| BindingKind::read("kind", value, object.faults())),
             upstream: object.raw("upstream").map(|value| BindingUpstream::read("upstream", value, object.faults())),
@@ -128,11 +128,11 @@ impl BindingUpstream {
 }
 
 impl BindingAllow {
-    fn item(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Option<Self> {
+    fn read(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Self {
         let mut object = Object::new(path, value, faults);
         let allow = Self { methods: object.list("methods", read_text), paths: object.list("paths", read_text) };
         object.finish();
-        Some(allow)
+        allow
     }
 }
 

@@ -10,14 +10,14 @@ use crate::StoreError;
 /// forger's own list.
 const DIGEST: usize = 8;
 
-pub(super) fn write(list: &str, org: OrgId, last: &str) -> String {
-    let digest = &Sha256::digest(format!("{list} {org} {last}"))[..DIGEST];
-    URL_SAFE_NO_PAD.encode([last.as_bytes(), digest].concat())
+pub(super) fn write(list: &str, org: OrgId, end: &str) -> String {
+    let digest = &Sha256::digest(format!("{list} {org} {end}"))[..DIGEST];
+    URL_SAFE_NO_PAD.encode([end.as_bytes(), digest].concat())
 }
 
 pub(super) fn read(list: &str, org: OrgId, cursor: &str) -> Result<String, StoreError> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| StoreError::BadCursor)?;
-    let last = bytes.split_last_chunk::<DIGEST>().and_then(|(last, _)| str::from_utf8(last).ok());
-    let last = last.ok_or(StoreError::BadCursor)?;
-    if write(list, org, last) == cursor { Ok(last.to_owned()) } else { Err(StoreError::BadCursor) }
+    let end = bytes.split_last_chunk::<DIGEST>().and_then(|(end, _)| str::from_utf8(end).ok());
+    let end = end.ok_or(StoreError::BadCursor)?;
+    if write(list, org, end) == cursor { Ok(end.to_owned()) } else { Err(StoreError::BadCursor) }
 }
