@@ -190,7 +190,7 @@ mod tests {
     fn no_two_seals_are_alike() {
         let (vault, first) = sealed();
         let second = vault.seal(&Ids::from_os(), place(), &credential());
-        assert_eq!(first[..1 + KEY_ID], second[..1 + KEY_ID]);
+        assert_eq!(first[..=KEY_ID], second[..=KEY_ID]);
         let parts = |sealed: &[u8]| {
             let rest = &sealed[1 + KEY_ID..];
             [&rest[..NONCE], &rest[NONCE..NONCE + WRAPPED], &rest[NONCE + WRAPPED..]].map(<[u8]>::to_vec)

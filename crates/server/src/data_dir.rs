@@ -173,7 +173,7 @@ impl DataDir {
         }
         let text = SecretString::from(format!("{}\n", hex::encode(Ids::from_os().bytes::<SECRETS_KEY_BYTES>())));
         self.make_key(&path, text.expose_secret().as_bytes())?;
-        let key = read_secrets_key(&path)?.ok_or_else(|| DataDirError::NotASecretsKey(path))?;
+        let key = read_secrets_key(&path)?.ok_or(DataDirError::NotASecretsKey(path))?;
         Ok((key, true))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal, Read, Write},
+    io::{self, BufRead, IsTerminal, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -108,7 +108,7 @@ impl Drop for Silent {
 }
 
 /// One line, key by key; none when it was cancelled.
-fn line_of(keys: impl Read) -> io::Result<Option<String>> {
+fn line_of(keys: impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::with_capacity(1024);
     for key in keys.take(MAX_SECRET_BYTES).bytes() {
         match key? {
