@@ -136,10 +136,10 @@ async fn another_org_sees_nothing_and_ends_nothing() {
 async fn what_cannot_be_enforced_is_refused_and_audited() {
     let world = world().await;
     let mut asked = request("1");
-    asked.request.egress.mode = wire::EgressMode::Allowlist;
+    asked.request.image = Some("other".into());
     let refused = world.engine.create(&world.caller, asked).await;
     let Err(CreateError::NotEnforceable { faults, .. }) = refused else { panic!("{refused:?}") };
-    assert_eq!(faults[0].field, "egress.mode");
+    assert_eq!(faults[0].field, "image");
     let filter = store::AuditFilter { session: None, after_seq: 0, limit: 10 };
     let events = world.store.tenant(world.caller.org).audit(filter).await.unwrap();
     assert_eq!(events.last().unwrap().kind, AuditType::SessionRefused);

@@ -162,11 +162,10 @@ async fn what_does_not_fit_the_queue_is_told_when_to_come_again() {
 async fn what_cannot_be_enforced_or_is_not_offered_is_refused_by_name() {
     let api = Api::start().await;
     let key = api.owner().await;
-    let allowlist = json!({ "code": "1", "egress": { "mode": "allowlist", "allow": ["203.0.113.0/24"] } });
-    let refused = api.post(&key, allowlist.to_string()).await;
+    let refused = api.post(&key, json!({ "code": "1", "image": "other" }).to_string()).await;
     assert_eq!(refused.status, 422);
     refused.problem("not_enforceable");
-    assert_eq!(refused.fields(), ["egress.mode"]);
+    assert_eq!(refused.fields(), ["image"]);
 
     let refused =
         api.post(&key, json!({ "code": "1", "execMode": "interactive", "artifacts": ["*"] }).to_string()).await;
