@@ -166,12 +166,7 @@ impl Policy {
     pub fn address(&self, address: IpAddr, port: u16, name: Option<&str>) -> Result<(), Refused> {
         let address = canonical(address);
         let shown = name.map_or_else(|| address.to_string(), |name| format!("{name} ({address})"));
-        if !self.deployment.permits(address, port)
-            && let Some(special) = self.deployment.special(address)
-        {
-            let detail = format!("{shown} is {}, which no session may reach", special.described());
-            return Err(Refused::flat(Reason::AlwaysDenied(special), detail));
-        }
+        self.unless_special(address, port, &shown)?;
         let mut nets = self.rules.iter().filter(|rule| rule.covers_address(address)).peekable();
         let net_named = nets.peek().is_some();
         if nets.any(|rule| rule.covers_port(port)) {
@@ -188,6 +183,23 @@ impl Policy {
             _ => (Reason::NotAllowed, format!("no entry of egress.allow covers {address}")),
         };
         Err(Refused { reason, detail, allowed_by })
+    }
+
+    /// Whether the upstream of a binding may be at this address. Whoever made the binding chose it, so that neither the
+    /// session's list nor private ranges matter; what is special stays refused.
+    pub fn upstream(&self, address: IpAddr, port: u16) -> Result<(), Refused> {
+        let address = canonical(address);
+        self.unless_special(address, port, &address.to_string())
+    }
+
+    fn unless_special(&self, address: IpAddr, port: u16, shown: &str) -> Result<(), Refused> {
+        match self.deployment.special(address) {
+            Some(special) if !self.deployment.permits(address, port) => {
+                let detail = format!("{shown} is {}, which no session may reach", special.described());
+                Err(Refused::flat(Reason::AlwaysDenied(special), detail))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether the list allows any name at all, so that a client that speaks in names may be listened to.
