@@ -45,17 +45,18 @@ pub(crate) struct Bindings {
 
 impl Bindings {
     /// These. One that cannot be used is there nevertheless, and says why when it is called.
-    pub(crate) fn new(services: Vec<BoundService>, outside: &Arc<Outside>, teller: Teller) -> Self {
+    pub(crate) fn new(services: Vec<BoundService>, outside: Arc<Outside>, teller: Teller) -> Self {
         let needed = services.iter().any(|bound| Service::needs_roots(&bound.spec));
         let roots = if needed { Roots::of_host() } else { Roots::none() };
-        let service = |bound: BoundService| (bound.spec.name.clone(), Service::new(bound, outside, &roots));
+        let service = move |bound: BoundService| (bound.spec.name.clone(), Service::new(bound, &outside, &roots));
         Self { services: services.into_iter().map(service).collect(), teller }
     }
 
     /// A binding has another secret, from the next call on.
-    pub(crate) fn rotate(&self, binding: BindingId, credential: &Credential) {
+    #[expect(clippy::needless_pass_by_value, reason = "what is not needed any more is wiped here")]
+    pub(crate) fn rotate(&self, binding: BindingId, credential: Credential) {
         for service in self.services.values().filter(|service| service.id == binding) {
-            service.rotate(credential);
+            service.rotate(&credential);
         }
     }
 
@@ -88,7 +89,11 @@ impl Bindings {
 
     fn unknown(&self) -> Turned {
         let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
-        Turned::Unknown(if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) })
+        Turned::Unknown(if names.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        })
     }
 }
 
@@ -112,3 +117,6 @@ impl fmt::Debug for Bindings {
         f.debug_struct("Bindings").field("names", &self.services.keys()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

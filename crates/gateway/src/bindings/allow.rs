@@ -81,7 +81,8 @@ impl Allow {
                 _ => return false,
             };
             let push: Vec<String> = repository.iter().cloned().chain([RECEIVE_PACK.to_owned()]).collect();
-            return pushed && self.rules.iter().any(|rule| rule.names(RECEIVE_PACK) && rule.allows(&Method::POST, &push));
+            return pushed
+                && self.rules.iter().any(|rule| rule.names(RECEIVE_PACK) && rule.allows(&Method::POST, &push));
         }
         if !self.rules.is_empty() {
             return self.allows(method, path);

@@ -81,7 +81,10 @@ impl Budget {
                 let left = window.saturating_sub(used.since.map_or(Duration::ZERO, |since| now.duration_since(since)));
                 let seconds = left.as_millis().div_ceil(1000).max(1);
                 Spent {
-                    detail: format!("its budget of {what} in {} ms is used up; more in {seconds} s", window.as_millis()),
+                    detail: format!(
+                        "its budget of {what} in {} ms is used up; more in {seconds} s",
+                        window.as_millis()
+                    ),
                     retry_after: u64::try_from(seconds).ok(),
                 }
             }

@@ -136,7 +136,11 @@ pub(super) fn failure(error: &legacy::Error) -> String {
         }
         source = inner.source();
     }
-    if error.is_connect() { "it cannot be connected to".to_owned() } else { "it gave no answer that is HTTP".to_owned() }
+    if error.is_connect() {
+        "it cannot be connected to".to_owned()
+    } else {
+        "it gave no answer that is HTTP".to_owned()
+    }
 }
 
 /// The refusal behind a failure, if it is one.
@@ -164,8 +168,9 @@ impl Connector {
         let stream = self.outside.connect(&addresses, port).await.map_err(Unconnected::Failed)?;
         let Some(tls) = &self.tls else { return Ok(Wire::Plain(TokioIo::new(stream))) };
         let name = match &self.origin.host {
-            Host::Domain(name) => ServerName::try_from(name.clone())
-                .map_err(|_| Unconnected::Tls(io::ErrorKind::InvalidInput.into()))?,
+            Host::Domain(name) => {
+                ServerName::try_from(name.clone()).map_err(|_| Unconnected::Tls(io::ErrorKind::InvalidInput.into()))?
+            }
             Host::Ipv4(address) => ServerName::IpAddress(TlsAddress::from(std::net::IpAddr::from(*address))),
             Host::Ipv6(address) => ServerName::IpAddress(TlsAddress::from(std::net::IpAddr::from(*address))),
         };

@@ -30,7 +30,8 @@ const NOT_FROM_INSIDE: [&str; 10] = [
 const OTHER_METHOD: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// What would lead the workload past the binding.
-const NOT_FROM_OUTSIDE: [&str; 4] = ["alt-svc", "strict-transport-security", "proxy-authenticate", "proxy-authentication-info"];
+const NOT_FROM_OUTSIDE: [&str; 4] =
+    ["alt-svc", "strict-transport-security", "proxy-authenticate", "proxy-authentication-info"];
 
 /// Whether a request wants to become something that is not HTTP. Offers of HTTP/2 may be ignored, others not.
 pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
@@ -131,7 +132,10 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value))).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value)))
+            .collect()
     }
 
     fn names(headers: &HeaderMap) -> Vec<&str> {
@@ -166,7 +170,10 @@ mod tests {
         let kept = of_request(&headers, Some(&own), false);
         assert_eq!(names(&kept), ["accept", "accept-encoding", "cookie"]);
         assert!(names(&of_request(&headers, Some(&own), true)).contains(&"x-http-method-override"));
-        assert_eq!(names(&of_request(&headers, Some(&header::COOKIE), false)), ["accept", "accept-encoding", "x-api-key", "x_api_key"]);
+        assert_eq!(
+            names(&of_request(&headers, Some(&header::COOKIE), false)),
+            ["accept", "accept-encoding", "x-api-key", "x_api_key"]
+        );
     }
 
     #[test]

@@ -18,8 +18,18 @@ use crate::outside::Outside;
 
 /// Headers that a binding cannot set: they say how a message is to be read, or where it goes.
 const NEVER_SET: [&str; 12] = [
-    "connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "proxy-connection",
-    "te", "trailer", "transfer-encoding", "upgrade",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// How the secret goes into a request, with the secret.
@@ -76,9 +86,7 @@ impl Injector {
                 let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.expose())));
                 Ok(Self::Header { name: AUTHORIZATION, value: sensitive(&text)? })
             }
-            BindingKind::Query { parameter } => {
-                Ok(Self::Query { parameter: parameter.clone(), value: secret.clone() })
-            }
+            BindingKind::Query { parameter } => Ok(Self::Query { parameter: parameter.clone(), value: secret.clone() }),
             BindingKind::OAuth2ClientCredentials { token_url, client_id, scopes } => {
                 let grant = Grant::Client { secret: secret.clone(), scopes: scopes.clone() };
                 bearer_of(token_url, client_id, grant, None)

@@ -211,7 +211,8 @@ impl Tokens {
         let answered = self.client.request(self.request(state)?).await;
         let response = answered.map_err(|error| NoToken::Unreached(client::failure(&error)))?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|_| NoToken::Useless)?;
+        let body =
+            Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(|_| NoToken::Useless)?;
         Ok((status, Zeroizing::new(body.to_bytes().to_vec())))
     }
 

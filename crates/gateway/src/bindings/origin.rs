@@ -97,7 +97,9 @@ mod tests {
         let origin = Origin::parse("http://[::1]:8080").unwrap();
         assert_eq!((origin.authority.as_str(), origin.is_tls), ("[::1]:8080", false));
         assert_eq!(origin.uri(&origin.path("/"), None).unwrap(), "http://[::1]:8080/");
-        for wrong in ["api.test", "ftp://api.test", "https://u@api.test", "https://api.test?x", "https://api.test#x", "https://"] {
+        for wrong in
+            ["api.test", "ftp://api.test", "https://u@api.test", "https://api.test?x", "https://api.test#x", "https://"]
+        {
             assert!(Origin::parse(wrong).is_err(), "{wrong}");
         }
     }

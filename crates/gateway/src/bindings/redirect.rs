@@ -6,7 +6,13 @@ use url::Url;
 use super::origin::Origin;
 
 /// What `Location` should say instead, for a response to a request for `asked`.
-pub(super) fn rewritten(origin: &Origin, binding: &str, asked: &Url, location: &str, hidden: Option<&str>) -> Option<String> {
+pub(super) fn rewritten(
+    origin: &Origin,
+    binding: &str,
+    asked: &Url,
+    location: &str,
+    hidden: Option<&str>,
+) -> Option<String> {
     let mut to = asked.join(location).ok()?;
     if let Some(parameter) = hidden {
         // The service may have copied the query with the secret in it.

@@ -254,7 +254,8 @@ async fn sign(signer: &Signer, reach: &Reach, parts: &Parts, mut prepared: Prepa
     let payload = match signer.payload(&prepared.headers, prepared.body.is_end_stream()) {
         Payload::Is(payload) => payload,
         Payload::ForeignChunks => {
-            let why = "its body is signed in chunks with a key that the service does not know; turn chunked signing off";
+            let why =
+                "its body is signed in chunks with a key that the service does not know; turn chunked signing off";
             return Err(Turned::Denied(why.to_owned()));
         }
         Payload::Hash => {

@@ -64,7 +64,9 @@ impl Signer {
     pub(super) fn payload(&self, headers: &HeaderMap, is_empty: bool) -> Payload {
         let own = headers.get(&CONTENT_HASH).and_then(|value| value.to_str().ok());
         match own {
-            Some(own) if own.len() == 64 && own.bytes().all(|byte| byte.is_ascii_hexdigit()) => Payload::Is(own.to_owned()),
+            Some(own) if own.len() == 64 && own.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                Payload::Is(own.to_owned())
+            }
             Some(UNSIGNED_CHUNKS) => Payload::Is(UNSIGNED_CHUNKS.to_owned()),
             Some(own) if own.starts_with("STREAMING-") => Payload::ForeignChunks,
             Some(_) | None if is_empty => Payload::Is(digest(b"")),
@@ -74,7 +76,13 @@ impl Signer {
     }
 
     /// Signs: the headers say afterwards who asks. `payload` is the digest of the body, or a word in its place.
-    pub(super) fn sign(&self, headers: &mut HeaderMap, asked: &Asked<'_>, payload: &str, now: Timestamp) -> Result<(), ()> {
+    pub(super) fn sign(
+        &self,
+        headers: &mut HeaderMap,
+        asked: &Asked<'_>,
+        payload: &str,
+        now: Timestamp,
+    ) -> Result<(), ()> {
         let stamp = now.strftime("%Y%m%dT%H%M%SZ").to_string();
         headers.insert(DATE, HeaderValue::from_str(&stamp).map_err(drop)?);
         if self.is_s3() {
@@ -97,7 +105,8 @@ impl Signer {
                 .map_err(drop)?;
             signed.push((name.as_str().to_owned(), values.join(",")));
         }
-        let mut authorization = HeaderValue::from_str(&self.authorization(asked, signed, payload, &stamp)).map_err(drop)?;
+        let mut authorization =
+            HeaderValue::from_str(&self.authorization(asked, signed, payload, &stamp)).map_err(drop)?;
         authorization.set_sensitive(true);
         headers.insert(AUTHORIZATION, authorization);
         Ok(())
@@ -107,7 +116,13 @@ impl Signer {
         self.service == "s3" || self.service.starts_with("s3-") || self.service == "s3express"
     }
 
-    fn authorization(&self, asked: &Asked<'_>, mut headers: Vec<(String, String)>, payload: &str, stamp: &str) -> String {
+    fn authorization(
+        &self,
+        asked: &Asked<'_>,
+        mut headers: Vec<(String, String)>,
+        payload: &str,
+        stamp: &str,
+    ) -> String {
         headers.sort();
         let names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
         let names = names.join(";");
@@ -168,7 +183,8 @@ pub(super) fn query(query: &str) -> String {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text: &str| percent_encoding::percent_decode_str(&text.replace('+', " ")).collect::<Vec<u8>>();
+            let decode =
+                |text: &str| percent_encoding::percent_decode_str(&text.replace('+', " ")).collect::<Vec<u8>>();
             (encode(&decode(key)), encode(&decode(value)))
         })
         .filter(|(key, _)| !OTHERS.contains(&key.to_ascii_lowercase().as_str()))

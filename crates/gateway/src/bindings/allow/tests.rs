@@ -36,13 +36,43 @@ fn methods_and_paths_are_compared() {
 fn what_servers_read_differently_is_refused_even_when_everything_is_allowed() {
     let all = Allow::new(&BindingKind::Bearer, &[]);
     for path in [
-        "", "*", "x", "//", "/a//b", "/..", "/a/../b", "/a/.", "/%2e%2e/b", "/.%2E", "/a/..%2fb", "/a%2f..%2fb", "/a%2f%2fb",
-        "/..;x=1/b", "/a\\b", "/a%5cb", "/a%5C..%5Cb", "/a%00", "/a%0d%0ab", "/a%7f", "/a%", "/a%2", "/a%zz", "/a%252e%252e",
-        "/a%252fb", "/a%25252f", "/a%c0%ae", "/a%ff", "/ü", "/a b", "/%2f",
+        "",
+        "*",
+        "x",
+        "//",
+        "/a//b",
+        "/..",
+        "/a/../b",
+        "/a/.",
+        "/%2e%2e/b",
+        "/.%2E",
+        "/a/..%2fb",
+        "/a%2f..%2fb",
+        "/a%2f%2fb",
+        "/..;x=1/b",
+        "/a\\b",
+        "/a%5cb",
+        "/a%5C..%5Cb",
+        "/a%00",
+        "/a%0d%0ab",
+        "/a%7f",
+        "/a%",
+        "/a%2",
+        "/a%zz",
+        "/a%252e%252e",
+        "/a%252fb",
+        "/a%25252f",
+        "/a%c0%ae",
+        "/a%ff",
+        "/ü",
+        "/a b",
+        "/%2f",
     ] {
         assert!(!get(&all, path), "{path}");
     }
-    for path in ["/", "/a", "/a/", "/a.b/..c", "/a%2eb", "/%C3%BC", "/100%25", "/a;b=c", "/a:b@c", "/a%2Fb", "/~u/!$&'()*+,="] {
+    for path in
+        ["/", "/a", "/a/", "/a.b/..c", "/a%2eb", "/%C3%BC", "/100%25", "/a;b=c", "/a:b@c", "/a%2Fb", "/~u/!$&'()*+,="]
+    {
         assert!(get(&all, path), "{path}");
     }
     assert!(all.decide(&Method::TRACE, "/", None).is_err());

@@ -130,7 +130,13 @@ impl Scanner {
     }
 
     /// The second eye sees a byte, if it has anything to see.
-    fn look_otherwise<A: Automaton>(&mut self, machine: &A, forms: &Forms, before: StateID, byte: u8) -> Result<(), Found> {
+    fn look_otherwise<A: Automaton>(
+        &mut self,
+        machine: &A,
+        forms: &Forms,
+        before: StateID,
+        byte: u8,
+    ) -> Result<(), Found> {
         let other = match &mut self.other {
             Some(other) => other,
             None if !escape::begins(byte) => return Ok(()),

@@ -88,7 +88,12 @@ fn spellings(before: &[u8], secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("%ALL", each(&|byte| format!("%{byte:02X}"))),
         ("%needed", percent_encoding::percent_encode(secret, percent_encoding::NON_ALPHANUMERIC).to_string().into()),
         ("form", url::form_urlencoded::byte_serialize(secret).collect::<String>().into()),
-        ("base64 in url", percent_encoding::percent_encode(STANDARD.encode(&whole).as_bytes(), percent_encoding::NON_ALPHANUMERIC).to_string().into()),
+        (
+            "base64 in url",
+            percent_encoding::percent_encode(STANDARD.encode(&whole).as_bytes(), percent_encoding::NON_ALPHANUMERIC)
+                .to_string()
+                .into(),
+        ),
     ];
     if text.is_ascii() {
         all.push((

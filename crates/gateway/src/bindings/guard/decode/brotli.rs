@@ -50,9 +50,8 @@ impl<W: Write> Brotli<W> {
             }
             let (mut room, mut written) = (self.buffer.len(), 0);
             let (buffer, state) = (&mut self.buffer, &mut self.state);
-            let result = BrotliDecompressStream(
-                &mut left, &mut at, piece, &mut room, &mut written, buffer, &mut total, state,
-            );
+            let result =
+                BrotliDecompressStream(&mut left, &mut at, piece, &mut room, &mut written, buffer, &mut total, state);
             self.out.write_all(&self.buffer[..written])?;
             match result {
                 BrotliResult::ResultSuccess => self.is_whole = true,
