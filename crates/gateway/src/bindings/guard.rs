@@ -7,6 +7,7 @@
 mod decode;
 mod escape;
 mod forms;
+mod reading;
 mod scanner;
 
 use std::{collections::VecDeque, sync::Arc};

@@ -14,7 +14,7 @@ pub(super) enum Escape {
 }
 
 /// The longest that is read: `&#x0010ffff;`.
-const MAX_ENTITY_BYTES: usize = 12;
+pub(super) const MAX_ESCAPE_BYTES: usize = 12;
 
 pub(super) fn is_break(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
@@ -47,7 +47,7 @@ pub(super) fn read(bytes: &[u8]) -> Escape {
         },
         [b'&', name @ .., b';'] => entity(name),
         [b'&', name @ ..] => {
-            let open = bytes.len() < MAX_ENTITY_BYTES
+            let open = bytes.len() < MAX_ESCAPE_BYTES
                 && name.iter().enumerate().all(|(at, byte)| byte.is_ascii_alphanumeric() || (at == 0 && *byte == b'#'));
             if open { Escape::Open } else { Escape::None }
         }

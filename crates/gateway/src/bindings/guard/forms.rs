@@ -26,7 +26,7 @@ pub struct Forms {
     pub(super) automaton: Machine,
     /// How many bytes of a form each state stands for. A state that is not here stands for none.
     depths: HashMap<StateID, usize>,
-    /// Bytes with which a form begins.
+    /// Bytes with which a form or an escape begins.
     pub(super) begins: [bool; 256],
 }
 
@@ -53,7 +53,7 @@ impl Forms {
             let mut builder = nfa::contiguous::Builder::new();
             Machine::Small(builder.prefilter(false).build(forms.iter().map(|form| form.as_slice()))?)
         };
-        let mut begins = [false; 256];
+        let mut begins: [bool; 256] = std::array::from_fn(|byte| u8::try_from(byte).is_ok_and(super::escape::begins));
         for form in &forms {
             begins[usize::from(form[0])] = true;
         }
@@ -98,11 +98,6 @@ fn add(forms: &mut Vec<Zeroizing<Vec<u8>>>, secret: &[u8]) {
         forms.push(Zeroizing::new(
             unbroken.iter().map(|byte| if *byte == b' ' { b'+' } else { *byte }).collect::<Vec<u8>>(),
         ));
-    }
-    // That eye also undoes what only looks like an escape.
-    let undone: Zeroizing<Vec<u8>> = Zeroizing::new(percent_encoding::percent_decode(&unbroken).collect());
-    if undone.len() >= MIN_ENCODED_BYTES {
-        forms.push(undone);
     }
     let encoded = [hex::encode(secret), hex::encode_upper(secret)]
         .into_iter()

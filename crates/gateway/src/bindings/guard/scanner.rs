@@ -1,12 +1,13 @@
 //! Looks for the forms of secrets in a stream of bytes, however it is cut into pieces.
 //!
-//! It has two eyes. One sees the bytes as they are. The other sees them without percent, JSON and HTML escapes, and
-//! without line breaks inside a form (base64 is often wrapped). Most of the time both see the same, and only one has to look.
+//! It sees the bytes as they are. Beside that it follows other readings of them: without percent, JSON and HTML escapes,
+//! and without line breaks inside a form (base64 is often wrapped). A reading begins where something looks like an escape,
+//! and ends where it has come to the same as the bytes themselves, which is soon.
 //!
 //! What it has to answer besides: up to which byte nothing can be the beginning of a form any more ([`Scanner::cleared`]).
 //! Only those bytes may leave.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use aho_corasick::{
     Anchored,
@@ -14,9 +15,13 @@ use aho_corasick::{
 };
 
 use super::{
-    escape::{self, Escape},
+    escape,
     forms::{Forms, Machine, start},
+    reading::Reading,
 };
+
+/// Readings that are followed at once. Two or three come up in what honest encoders write.
+const MAX_READINGS: usize = 8;
 
 /// A form of a secret was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,29 +33,10 @@ pub struct Scanner {
     forms: Arc<Forms>,
     /// Bytes seen.
     seen: u64,
-    /// The first eye.
+    /// Where the bytes themselves have led.
     plain: StateID,
-    /// The second eye, while it sees something else.
-    other: Option<Other>,
-}
-
-#[derive(Clone, Debug)]
-struct Other {
-    state: StateID,
-    /// Where each byte came from that `state` stands for.
-    from: VecDeque<u64>,
-    /// What may be an escape, and where it began.
-    pending: Vec<u8>,
-    pending_from: u64,
-    /// The line break that was just seen.
-    breaking: Break,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Break {
-    None,
-    Return,
-    Whole,
+    /// Where other readings have led.
+    readings: Vec<Reading>,
 }
 
 impl Scanner {
@@ -60,7 +46,7 @@ impl Scanner {
             Machine::Fast(machine) => start(machine),
             Machine::Small(machine) => start(machine),
         };
-        Self { forms, seen: at, plain, other: None }
+        Self { forms, seen: at, plain, readings: Vec::new() }
     }
 
     /// Whether these bytes alone hold a form.
@@ -81,10 +67,11 @@ impl Scanner {
     /// Nothing comes any more: what may have been an escape is none.
     pub fn finish(&mut self) -> Result<(), Found> {
         let forms = self.forms.clone();
-        if let Some(mut other) = self.other.take() {
+        let mut more = Vec::new();
+        for mut reading in self.readings.drain(..) {
             match &forms.automaton {
-                Machine::Fast(machine) => other.give_up(machine, &forms)?,
-                Machine::Small(machine) => other.give_up(machine, &forms)?,
+                Machine::Fast(machine) => reading.give_up(machine, &forms, &mut more)?,
+                Machine::Small(machine) => reading.give_up(machine, &forms, &mut more)?,
             }
         }
         Ok(())
@@ -93,10 +80,7 @@ impl Scanner {
     /// No byte before this one can be part of a form that is still to be found.
     pub fn cleared(&self) -> u64 {
         let plain = self.seen - self.forms.depth(self.plain) as u64;
-        match &self.other {
-            None => plain,
-            Some(other) => plain.min(other.cleared(self.seen)),
-        }
+        self.readings.iter().map(|reading| reading.cleared(self.seen)).min().map_or(plain, |other| plain.min(other))
     }
 
     fn run<A: Automaton>(&mut self, machine: &A, forms: &Forms, bytes: &[u8]) -> Result<(), Found> {
@@ -105,10 +89,9 @@ impl Scanner {
         while let Some(rest) = bytes.get(at..)
             && !rest.is_empty()
         {
-            if self.other.is_none() && self.plain == begin {
+            if self.readings.is_empty() && self.plain == begin {
                 // The long stretches in which nothing is about to begin.
-                let dull = |byte: &u8| !forms.begins[usize::from(*byte)] && !escape::begins(*byte);
-                let skipped = rest.iter().position(|byte| !dull(byte)).unwrap_or(rest.len());
+                let skipped = rest.iter().position(|byte| forms.begins[usize::from(*byte)]).unwrap_or(rest.len());
                 at += skipped;
                 self.seen += skipped as u64;
                 if skipped > 0 {
@@ -122,127 +105,51 @@ impl Scanner {
             if machine.is_special(self.plain) && machine.is_match(self.plain) {
                 return Err(Found);
             }
-            self.look_otherwise(machine, forms, before, byte)?;
+            if !self.readings.is_empty() || escape::begins(byte) {
+                self.read_otherwise(machine, forms, before, byte)?;
+            }
             self.seen += 1;
-            self.agree(forms);
         }
         Ok(())
     }
 
-    /// The second eye sees a byte, if it has anything to see.
-    fn look_otherwise<A: Automaton>(
+    /// Continues other readings with a byte, and begins one if the byte may be no part of what it stands in.
+    fn read_otherwise<A: Automaton>(
         &mut self,
         machine: &A,
         forms: &Forms,
         before: StateID,
         byte: u8,
     ) -> Result<(), Found> {
-        let other = match &mut self.other {
-            Some(other) => other,
-            None if !escape::begins(byte) => return Ok(()),
-            // A line break that interrupts nothing is the same to both.
-            None if escape::is_break(byte) && before == start(machine) && self.plain == before => return Ok(()),
-            none => {
-                let depth = forms.depth(before) as u64;
-                none.insert(Other {
-                    state: before,
-                    from: (self.seen - depth..self.seen).collect(),
-                    pending: Vec::new(),
-                    pending_from: self.seen,
-                    breaking: Break::None,
-                })
-            }
-        };
-        other.see(machine, forms, byte, self.seen)
-    }
-
-    /// Closes the second eye when it sees what the first sees.
-    fn agree(&mut self, forms: &Forms) {
-        let Some(other) = &self.other else { return };
-        let same = other.pending.is_empty()
-            && other.state == self.plain
-            && other.from.front().is_none_or(|from| self.seen - from == forms.depth(self.plain) as u64);
-        if same {
-            self.other = None;
+        let mut more = Vec::new();
+        for reading in &mut self.readings {
+            reading.see(machine, forms, byte, self.seen, &mut more)?;
         }
-    }
-}
-
-impl Other {
-    fn cleared(&self, seen: u64) -> u64 {
-        let pending = if self.pending.is_empty() { seen } else { self.pending_from };
-        self.from.front().map_or(pending, |from| pending.min(*from))
-    }
-
-    fn see<A: Automaton>(&mut self, machine: &A, forms: &Forms, byte: u8, at: u64) -> Result<(), Found> {
-        if self.pending.is_empty() {
-            self.pending_from = at;
+        // A line break that interrupts nothing is the same in all readings.
+        if escape::begins(byte) && !(escape::is_break(byte) && before == start(machine)) {
+            let mut reading = Reading::at(before, forms.depth(before), self.seen);
+            reading.see(machine, forms, byte, self.seen, &mut more)?;
+            self.readings.push(reading);
         }
-        self.pending.push(byte);
-        self.settle(machine, forms)
+        self.readings.append(&mut more);
+        self.forget(forms);
+        Ok(())
     }
 
-    /// Takes from what is pending all that is decided.
-    fn settle<A: Automaton>(&mut self, machine: &A, forms: &Forms) -> Result<(), Found> {
-        while !self.pending.is_empty() {
-            match escape::read(&self.pending) {
-                Escape::Open => return Ok(()),
-                Escape::Stands(character) => {
-                    let from = self.pending_from;
-                    self.pending.clear();
-                    let mut buffer = [0; 4];
-                    for byte in character.encode_utf8(&mut buffer).bytes() {
-                        self.step(machine, forms, byte, from)?;
-                    }
-                }
-                Escape::Byte(byte) => {
-                    let from = self.pending_from;
-                    self.pending.clear();
-                    self.step(machine, forms, byte, from)?;
-                }
-                Escape::None => self.literal(machine, forms)?,
+    /// Forgets readings that have come to the same as another. There are few then; if not, those that have seen least of
+    /// a form go first.
+    fn forget(&mut self, forms: &Forms) {
+        let (plain, depth) = (self.plain, forms.depth(self.plain));
+        let mut kept: Vec<Reading> = Vec::new();
+        for reading in self.readings.drain(..) {
+            if !reading.is_plain(plain, depth, self.seen + 1) && !kept.iter().any(|other| other.is_same(&reading)) {
+                kept.push(reading);
             }
         }
-        Ok(())
-    }
-
-    /// The first pending byte stands for itself.
-    fn literal<A: Automaton>(&mut self, machine: &A, forms: &Forms) -> Result<(), Found> {
-        let (byte, from) = (self.pending.remove(0), self.pending_from);
-        self.pending_from += 1;
-        self.step(machine, forms, byte, from)
-    }
-
-    fn give_up<A: Automaton>(&mut self, machine: &A, forms: &Forms) -> Result<(), Found> {
-        while !self.pending.is_empty() {
-            self.literal(machine, forms)?;
-            self.settle(machine, forms)?;
+        if kept.len() > MAX_READINGS {
+            kept.sort_by_key(|reading| std::cmp::Reverse(reading.from.len()));
+            kept.truncate(MAX_READINGS);
         }
-        Ok(())
-    }
-
-    fn step<A: Automaton>(&mut self, machine: &A, forms: &Forms, byte: u8, from: u64) -> Result<(), Found> {
-        if escape::is_break(byte) {
-            self.breaking = match (self.breaking, byte) {
-                (Break::None, b'\r') => Break::Return,
-                (Break::None, _) | (Break::Return, b'\n') => Break::Whole,
-                // Wrapped text has no empty lines; and with one, an event of a stream ends and must not be held up.
-                (Break::Return | Break::Whole, _) => {
-                    self.state = start(machine);
-                    self.from.clear();
-                    Break::Whole
-                }
-            };
-            return Ok(());
-        }
-        self.breaking = Break::None;
-        self.state = machine.next_state(Anchored::No, self.state, byte);
-        if machine.is_special(self.state) && machine.is_match(self.state) {
-            return Err(Found);
-        }
-        self.from.push_back(from);
-        let excess = self.from.len() - forms.depth(self.state);
-        self.from.drain(..excess);
-        Ok(())
+        self.readings = kept;
     }
 }
