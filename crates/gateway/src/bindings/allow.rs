@@ -50,10 +50,9 @@ impl Allow {
             return Err(format!("{method} is never allowed through a binding"));
         }
         let readings = read(path).map_err(|why| format!("the path {why}"))?;
-        let allowed = readings.iter().all(|path| match self.is_git {
-            true => self.allows_git(method, path, query),
-            false => self.allows(method, path),
-        });
+        let allowed = readings
+            .iter()
+            .all(|path| if self.is_git { self.allows_git(method, path, query) } else { self.allows(method, path) });
         if allowed { Ok(()) } else { Err(format!("it allows only {}", self.shown())) }
     }
 

@@ -41,10 +41,10 @@ impl Budget {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         self.renew(&mut used, now);
         if let Some(most) = self.most.calls.filter(|most| used.calls >= *most) {
-            return Err(self.spent(&used, now, format!("{most} calls")));
+            return Err(self.spent(&used, now, &format!("{most} calls")));
         }
         if let Some(most) = self.most.bytes.filter(|most| used.bytes >= *most) {
-            return Err(self.spent(&used, now, format!("{most} bytes")));
+            return Err(self.spent(&used, now, &format!("{most} bytes")));
         }
         used.calls += 1;
         used.since.get_or_insert(now);
@@ -59,7 +59,7 @@ impl Budget {
         self.renew(&mut used, now);
         used.since.get_or_insert(now);
         used.bytes = used.bytes.saturating_add(bytes as u64);
-        if used.bytes > most { Err(self.spent(&used, now, format!("{most} bytes"))) } else { Ok(()) }
+        if used.bytes > most { Err(self.spent(&used, now, &format!("{most} bytes"))) } else { Ok(()) }
     }
 
     fn window(&self) -> Option<Duration> {
@@ -74,7 +74,7 @@ impl Budget {
         }
     }
 
-    fn spent(&self, used: &Used, now: Instant, what: String) -> Spent {
+    fn spent(&self, used: &Used, now: Instant, what: &str) -> Spent {
         match self.window() {
             None => Spent { detail: format!("its budget of {what} is used up for this session"), retry_after: None },
             Some(window) => {
@@ -102,7 +102,7 @@ mod tests {
     async fn a_budget_comes_back_with_its_window() {
         let most = BindingBudget { calls: Some(2), bytes: Some(10), window_ms: Some(5000) };
         let budget = Budget::new(Some(most));
-        advance(Duration::from_secs(60)).await;
+        advance(Duration::from_mins(1)).await;
         assert_eq!(budget.call(), Ok(()));
         advance(Duration::from_millis(1500)).await;
         assert_eq!(budget.call(), Ok(()));

@@ -7,6 +7,7 @@
 mod decode;
 mod escape;
 mod forms;
+mod prove;
 mod reading;
 mod scanner;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 
 pub use decode::Coding;
 pub use forms::Forms;
+pub use prove::prove;
 pub use scanner::{Found, Scanner};
 
 use decode::Decoder;
@@ -103,9 +105,9 @@ impl Guard {
             None => self.came += chunk.len() as u64,
             Some(decoder) => {
                 for piece in chunk.chunks(PIECE_BYTES) {
-                    let decoded = decoder.push(piece)?;
+                    let so_far = decoder.push(piece)?;
                     self.came += piece.len() as u64;
-                    self.pieces.push_back((self.came, decoded));
+                    self.pieces.push_back((self.came, so_far));
                 }
             }
         }
@@ -146,8 +148,8 @@ impl Guard {
         }
         let raw = self.raw.cleared();
         let Some(decoder) = &self.decoder else { return raw };
-        let decoded = decoder.cleared();
-        while let Some((end, _)) = self.pieces.pop_front_if(|(_, decodes_to)| *decodes_to <= decoded) {
+        let clear = decoder.cleared();
+        while let Some((end, _)) = self.pieces.pop_front_if(|(_, decodes_to)| *decodes_to <= clear) {
             self.decoded = end;
         }
         raw.min(self.decoded)

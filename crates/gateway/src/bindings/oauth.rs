@@ -25,13 +25,13 @@ use super::{
 };
 
 /// A token is fetched anew so long before it ends, or after half its life if that is short.
-const EARLY: Duration = Duration::from_secs(60);
+const EARLY: Duration = Duration::from_mins(1);
 
 /// How long a token lasts that does not say (RFC 6749 only recommends that it does).
-const DEFAULT_LIFE: Duration = Duration::from_secs(300);
+const DEFAULT_LIFE: Duration = Duration::from_mins(5);
 
 /// Longest life that is believed.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_LIFE: Duration = Duration::from_hours(24);
 
 /// The endpoint is not asked again so soon after it has failed, nor because a service refuses a token that is as young as
 /// this: the workload must not be able to make us ask all the time.

@@ -274,8 +274,8 @@ async fn sign(signer: &Signer, reach: &Reach, parts: &Parts, mut prepared: Prepa
     };
     let asked =
         Asked { method: &parts.method, authority: &reach.origin.authority, path: &prepared.path, query: &query };
-    let signed = signer.sign(&mut prepared.headers, &asked, &payload, Timestamp::now());
-    signed.map_err(|()| Turned::Upstream("what it is asked cannot be signed".to_owned()))?;
+    let done = signer.sign(&mut prepared.headers, &asked, &payload, Timestamp::now());
+    done.map_err(|()| Turned::Upstream("what it is asked cannot be signed".to_owned()))?;
     prepared.query = Some(query).filter(|query| !query.is_empty()).map(Into::into);
     Ok(prepared)
 }

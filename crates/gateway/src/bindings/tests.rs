@@ -124,12 +124,12 @@ fn secret(value: &str) -> Credential {
 }
 
 /// A binding named `svc` of this kind, to this URL.
-fn spec(kind: Value, url: &str) -> Value {
+fn spec(kind: &Value, url: &str) -> Value {
     json!({ "name": "svc", "kind": kind, "upstream": { "url": url } })
 }
 
 /// The same, with more fields.
-fn with(mut spec: Value, more: Value) -> Value {
+fn with(mut spec: Value, more: &Value) -> Value {
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
     }
@@ -137,5 +137,5 @@ fn with(mut spec: Value, more: Value) -> Value {
 }
 
 fn bearer(url: &str) -> Value {
-    spec(json!({"type": "bearer"}), url)
+    spec(&json!({"type": "bearer"}), url)
 }

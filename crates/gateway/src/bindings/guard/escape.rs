@@ -16,6 +16,9 @@ pub(super) enum Escape {
 /// The longest that is read: `&#x0010ffff;`.
 pub(super) const MAX_ESCAPE_BYTES: usize = 12;
 
+/// Entities by name that encoders write.
+const NAMES: [&[u8]; 5] = [b"amp", b"lt", b"gt", b"quot", b"apos"];
+
 pub(super) fn is_break(byte: u8) -> bool {
     matches!(byte, b'\r' | b'\n')
 }
@@ -35,7 +38,7 @@ pub(super) fn read(bytes: &[u8]) -> Escape {
             (Some(code), 4) => char::from_u32(code).map_or(Escape::None, Escape::Stands),
             (None | Some(_), _) => Escape::Open,
         },
-        [b'\\'] | [b'&'] => Escape::Open,
+        [b'\\' | b'&'] => Escape::Open,
         [b'\\', letter] => match letter {
             b'n' => Escape::Byte(b'\n'),
             b'r' => Escape::Byte(b'\r'),
@@ -47,11 +50,19 @@ pub(super) fn read(bytes: &[u8]) -> Escape {
         },
         [b'&', name @ .., b';'] => entity(name),
         [b'&', name @ ..] => {
-            let open = bytes.len() < MAX_ESCAPE_BYTES
-                && name.iter().enumerate().all(|(at, byte)| byte.is_ascii_alphanumeric() || (at == 0 && *byte == b'#'));
+            let open =
+                bytes.len() < MAX_ESCAPE_BYTES && (is_number(name) || NAMES.iter().any(|own| own.starts_with(name)));
             if open { Escape::Open } else { Escape::None }
         }
         _ => Escape::None,
+    }
+}
+
+fn is_number(name: &[u8]) -> bool {
+    match name {
+        [b'#', b'x' | b'X', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),
+        [b'#', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
     }
 }
 
@@ -114,7 +125,9 @@ mod tests {
             ("&#x2B;", Escape::Stands('+')),
             ("&nbsp;", Escape::None),
             ("&a ", Escape::None),
-            ("&elevenlette", Escape::None),
+            ("&length", Escape::None),
+            ("&#00000043", Escape::Open),
+            ("&#43 ", Escape::None),
             ("a", Escape::None),
         ] {
             assert_eq!(read(text.as_bytes()), meant, "{text}");

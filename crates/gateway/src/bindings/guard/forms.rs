@@ -1,6 +1,9 @@
 //! The forms in which a secret is looked for, as one automaton.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 use aho_corasick::{
     Anchored, BuildError,
@@ -25,9 +28,31 @@ const MAX_FAST_BYTES: usize = 8 * 1024;
 pub struct Forms {
     pub(super) automaton: Machine,
     /// How many bytes of a form each state stands for. A state that is not here stands for none.
-    depths: HashMap<StateID, usize>,
+    depths: Depths,
     /// Bytes with which a form or an escape begins.
     pub(super) begins: [bool; 256],
+}
+
+type Depths = HashMap<StateID, usize, BuildHasherDefault<Spread>>;
+
+/// States are numbers that nobody outside chooses: spreading them is enough.
+#[derive(Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Fast, or small.
@@ -57,7 +82,7 @@ impl Forms {
         for form in &forms {
             begins[usize::from(form[0])] = true;
         }
-        let mut depths = HashMap::new();
+        let mut depths = Depths::default();
         match &automaton {
             Machine::Fast(machine) => measure(machine, &forms, &mut depths),
             Machine::Small(machine) => measure(machine, &forms, &mut depths),
@@ -75,7 +100,7 @@ pub(super) fn start(machine: &impl Automaton) -> StateID {
     machine.start_state(Anchored::No).expect("both automata are built for unanchored searches")
 }
 
-fn measure(machine: &impl Automaton, forms: &[Zeroizing<Vec<u8>>], depths: &mut HashMap<StateID, usize>) {
+fn measure(machine: &impl Automaton, forms: &[Zeroizing<Vec<u8>>], depths: &mut Depths) {
     for form in forms {
         let mut state = start(machine);
         for (before, byte) in form.iter().enumerate() {

@@ -85,32 +85,38 @@ impl Scanner {
 
     fn run<A: Automaton>(&mut self, machine: &A, forms: &Forms, bytes: &[u8]) -> Result<(), Found> {
         let begin = start(machine);
-        let mut at = 0;
-        while let Some(rest) = bytes.get(at..)
-            && !rest.is_empty()
-        {
-            if self.readings.is_empty() && self.plain == begin {
-                // The long stretches in which nothing is about to begin.
-                let skipped = rest.iter().position(|byte| forms.begins[usize::from(*byte)]).unwrap_or(rest.len());
-                at += skipped;
-                self.seen += skipped as u64;
-                if skipped > 0 {
-                    continue;
+        let mut rest = bytes;
+        loop {
+            if self.readings.is_empty() {
+                // Almost everything is read here.
+                let (mut state, mut read) = (self.plain, 0);
+                for byte in rest {
+                    let begins = forms.begins[usize::from(*byte)];
+                    if state == begin && !begins {
+                        read += 1;
+                        continue;
+                    }
+                    if begins && escape::begins(*byte) && !(state == begin && escape::is_break(*byte)) {
+                        break;
+                    }
+                    state = machine.next_state(Anchored::No, state, *byte);
+                    if machine.is_special(state) && machine.is_match(state) {
+                        return Err(Found);
+                    }
+                    read += 1;
                 }
+                (self.plain, self.seen, rest) = (state, self.seen + read as u64, &rest[read..]);
             }
-            let byte = rest[0];
-            at += 1;
+            let Some((byte, after)) = rest.split_first() else { return Ok(()) };
             let before = self.plain;
-            self.plain = machine.next_state(Anchored::No, before, byte);
+            self.plain = machine.next_state(Anchored::No, before, *byte);
             if machine.is_special(self.plain) && machine.is_match(self.plain) {
                 return Err(Found);
             }
-            if !self.readings.is_empty() || escape::begins(byte) {
-                self.read_otherwise(machine, forms, before, byte)?;
-            }
+            self.read_otherwise(machine, forms, before, *byte)?;
             self.seen += 1;
+            rest = after;
         }
-        Ok(())
     }
 
     /// Continues other readings with a byte, and begins one if the byte may be no part of what it stands in.
@@ -140,16 +146,18 @@ impl Scanner {
     /// a form go first.
     fn forget(&mut self, forms: &Forms) {
         let (plain, depth) = (self.plain, forms.depth(self.plain));
-        let mut kept: Vec<Reading> = Vec::new();
-        for reading in self.readings.drain(..) {
-            if !reading.is_plain(plain, depth, self.seen + 1) && !kept.iter().any(|other| other.is_same(&reading)) {
-                kept.push(reading);
+        let mut at = 0;
+        while let Some(reading) = self.readings.get(at) {
+            let known = |other: &Reading| other.is_same(reading);
+            if reading.is_plain(plain, depth, self.seen + 1) || self.readings[..at].iter().any(known) {
+                self.readings.swap_remove(at);
+            } else {
+                at += 1;
             }
         }
-        if kept.len() > MAX_READINGS {
-            kept.sort_by_key(|reading| std::cmp::Reverse(reading.from.len()));
-            kept.truncate(MAX_READINGS);
+        if self.readings.len() > MAX_READINGS {
+            self.readings.sort_by_key(|reading| std::cmp::Reverse(reading.from.len()));
+            self.readings.truncate(MAX_READINGS);
         }
-        self.readings = kept;
     }
 }

@@ -75,7 +75,7 @@ async fn an_unknown_name_is_not_found_and_told() {
 async fn what_is_not_allowed_never_leaves_and_says_what_is() {
     let upstream = Upstream::answering(|_| text("")).await;
     let allow = json!({"allow": [{"methods": ["GET"], "paths": ["/repos/**"]}]});
-    let session = Session::with(&[(with(bearer(&upstream.url), allow), secret(SECRET))]);
+    let session = Session::with(&[(with(bearer(&upstream.url), &allow), secret(SECRET))]);
     assert_eq!(session.get("svc", "/repos/a").await.status, 200);
     let answer = session.send("svc", Request::delete("/repos/x?y=z").body(Full::default()).unwrap()).await;
     let detail = answer.problem(403, "binding_denied");
@@ -101,8 +101,8 @@ async fn what_is_not_allowed_never_leaves_and_says_what_is() {
 async fn a_budget_ends_calls_and_says_when_there_will_be_more() {
     let upstream = Upstream::answering(|_| text("12345678")).await;
     let budget = json!({"budget": {"calls": 2, "windowMs": 60000}});
-    let bytes = with(bearer(&upstream.url), json!({"name": "bytes", "budget": {"bytes": 20}}));
-    let session = Session::with(&[(with(bearer(&upstream.url), budget), secret(SECRET)), (bytes, secret(SECRET))]);
+    let bytes = with(bearer(&upstream.url), &json!({"name": "bytes", "budget": {"bytes": 20}}));
+    let session = Session::with(&[(with(bearer(&upstream.url), &budget), secret(SECRET)), (bytes, secret(SECRET))]);
     for _ in 0..2 {
         assert_eq!(session.get("svc", "/").await.status, 200);
     }
@@ -143,7 +143,7 @@ async fn a_service_that_cannot_be_reached_or_used_is_told_without_the_secret() {
         ("empty", "http://127.0.0.1:9", "", "its secret is empty"),
     ];
     let bound: Vec<_> =
-        specs.iter().map(|(name, url, value, _)| (with(bearer(url), json!({"name": name})), secret(value))).collect();
+        specs.iter().map(|(name, url, value, _)| (with(bearer(url), &json!({"name": name})), secret(value))).collect();
     let session = Session::with(&bound);
     for (name, _, _, why) in specs {
         let detail = session.get(name, "/").await.problem(502, "binding_upstream");
@@ -162,7 +162,7 @@ async fn redirects_stay_inside_or_are_handed_back() {
     })
     .await;
     let url = format!("{}/v1", upstream.url);
-    let query = with(spec(json!({"type": "query", "parameter": "key"}), &url), json!({"name": "query"}));
+    let query = with(spec(&json!({"type": "query", "parameter": "key"}), &url), &json!({"name": "query"}));
     let session = Session::with(&[(bearer(&url), secret(SECRET)), (query, secret(SECRET))]);
     for (to, location) in [
         (format!("{}/v1/next", upstream.url), "http://svc.enclave.internal/next".to_owned()),

@@ -66,3 +66,18 @@ async fn drain<B: HttpBody<Data = Bytes> + Unpin>(mut body: B) {
     }
     assert_eq!(size, 256 << 20);
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn latency_of_the_guard_alone() {
+    let line = b"2026-01-01 12:00:00 GET /an/item?of=some&length=17 200 OK \"hello\\nworld\" %41, said h\n";
+    let text = Bytes::from(line.repeat(1 << 20));
+    let forms = Arc::new(guard::Forms::of([SECRET.as_bytes()]).unwrap());
+    let mut guard = guard::Guard::new(&forms, None).unwrap();
+    let began = Instant::now();
+    for chunk in text.chunks(64 * 1024) {
+        guard.push(text.slice_ref(chunk)).unwrap();
+        while guard.pop().is_some() {}
+    }
+    eprintln!("{} MiB guarded: {:?}", text.len() >> 20, began.elapsed());
+}

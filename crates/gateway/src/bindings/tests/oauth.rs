@@ -15,7 +15,7 @@ fn client_credentials(endpoint: &Upstream, service: &Upstream) -> Session {
         "type": "oauth2_client_credentials", "tokenUrl": format!("{}/token?tenant=1", endpoint.url), "clientId": "me:1",
         "scopes": ["read", "write"],
     });
-    Session::with(&[(spec(kind, &service.url), secret(SECRET))])
+    Session::with(&[(spec(&kind, &service.url), secret(SECRET))])
 }
 
 /// Gives `token-1-…`, `token-2-…`, and so on.
@@ -102,7 +102,7 @@ async fn refresh_tokens_are_replaced_as_the_endpoint_says_and_forgotten_with_a_r
     .await;
     let service = accepting().await;
     let kind = json!({"type": "oauth2_refresh", "tokenUrl": endpoint.url, "clientId": "me"});
-    let session = Session::with(&[(spec(kind, &service.url), secret("the-first-refresh"))]);
+    let session = Session::with(&[(spec(&kind, &service.url), secret("the-first-refresh"))]);
     for (body, access) in [
         ("grant_type=refresh_token&refresh_token=the-first-refresh&client_id=me", "Bearer access-1-token"),
         ("grant_type=refresh_token&refresh_token=refresh-1-token&client_id=me", "Bearer access-2-token"),

@@ -97,7 +97,7 @@ async fn no_form_of_the_secret_comes_back() {
 async fn a_basic_pair_does_not_come_back_in_base64() {
     let upstream = echo().await;
     let kind = json!({"type": "basic", "username": "me"});
-    let session = Session::with(&[(spec(kind, &upstream.url), secret(SECRET))]);
+    let session = Session::with(&[(spec(&kind, &upstream.url), secret(SECRET))]);
     for form in ["/plain", "/base64", "/hex", "/header"] {
         session.get("svc", form).await.problem(502, "secret_reflected");
     }
