@@ -1,38 +1,122 @@
-//! Stand-in: every bound call is refused. Replaced as a whole by the service bindings.
+//! Service bindings: what the workload asks at `http://<name>.enclave.internal` is checked, given its secret, and sent to
+//! the one service that the binding names. The secret never goes inside: not with a redirect, and not in what the
+//! service answers, in whatever form.
+//!
+//! Called by whatever serves HTTP to the workload.
 
-use std::sync::Arc;
+mod allow;
+mod budget;
+mod client;
+#[doc(hidden)]
+pub mod guard;
+mod headers;
+mod inject;
+mod oauth;
+mod origin;
+mod query;
+mod redirect;
+mod relay;
+mod service;
+mod sigv4;
+mod turned;
+mod watch;
 
-use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use model::{
-    egress::{Reason, Refused},
-    gateway::{BoundService, Credential},
-};
-use protocol::egress::INTERNAL_DOMAIN;
+use std::{collections::BTreeMap, error::Error, fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Body as HttpBody;
+use model::gateway::{BoundService, Credential};
 use wire::BindingId;
 
-use crate::{
-    answer::{Body, problem},
-    outside::Outside,
-    tell::Teller,
-};
+use crate::{answer::Body, outside::Outside, tell::Teller};
+use client::Roots;
+use service::Service;
+use turned::{Call, Turned};
 
-pub(crate) struct Bindings;
+/// Bindings are found below this.
+const DOMAIN: &str = ".enclave.internal";
 
-#[expect(clippy::unused_self, clippy::unused_async, reason = "a stand-in")]
+/// The bindings of a session.
+pub(crate) struct Bindings {
+    services: BTreeMap<String, Service>,
+    teller: Teller,
+}
+
 impl Bindings {
-    pub(crate) fn new(_services: Vec<BoundService>, _outside: Arc<Outside>, _teller: Teller) -> Self {
-        Self
+    /// These. One that cannot be used is there nevertheless, and says why when it is called.
+    pub(crate) fn new(services: Vec<BoundService>, outside: Arc<Outside>, teller: Teller) -> Self {
+        let needed = services.iter().any(|bound| Service::needs_roots(&bound.spec));
+        let roots = if needed { Roots::of_host() } else { Roots::none() };
+        let service = move |bound: BoundService| (bound.spec.name.clone(), Service::new(bound, &outside, &roots));
+        Self { services: services.into_iter().map(service).collect(), teller }
     }
 
-    pub(crate) fn rotate(&self, _binding: BindingId, _credential: Credential) {}
+    /// A binding has another secret, from the next call on.
+    #[expect(clippy::needless_pass_by_value, reason = "what is not needed any more is wiped here")]
+    pub(crate) fn rotate(&self, binding: BindingId, credential: Credential) {
+        for service in self.services.values().filter(|service| service.id == binding) {
+            service.rotate(&credential);
+        }
+    }
 
+    /// The binding's name, if `host` (in lower case, without a port) is that of one.
     pub(crate) fn name_of(host: &str) -> Option<&str> {
-        host.strip_suffix(INTERNAL_DOMAIN)?.strip_suffix('.')
+        host.strip_suffix(DOMAIN).filter(|name| !name.is_empty() && !name.contains('.'))
     }
 
-    pub(crate) async fn serve(&self, name: &str, _request: Request<Incoming>) -> Response<Body> {
-        let refused = Refused::flat(Reason::Binding, format!("there is no binding {name}"));
-        problem(StatusCode::FORBIDDEN, "binding_denied", &refused)
+    /// Asks the service of a binding, or says why not.
+    pub(crate) async fn serve<B>(&self, name: &str, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let (method, path) = (request.method().as_str(), request.uri().path());
+        let service = self.services.get(name);
+        let call = Call::new(service.map(|service| service.id), name, method, path, self.teller.clone());
+        let answered = match service {
+            Some(service) => attempt(service, &call, request).await,
+            None => Err(self.unknown()),
+        };
+        match answered {
+            Ok(response) => response,
+            Err(why) => {
+                call.turned(&why).await;
+                call.answer(&why)
+            }
+        }
+    }
+
+    fn unknown(&self) -> Turned {
+        let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
+        Turned::Unknown(if names.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("it has {}", names.join(", "))
+        })
     }
 }
+
+async fn attempt<B>(service: &Service, call: &Call, request: Request<B>) -> Result<Response<Body>, Turned>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (parts, body) = request.into_parts();
+    if headers::wants_upgrade(&parts.headers) {
+        return Err(Turned::Denied("bindings carry HTTP, and nothing that it may be upgraded to".to_owned()));
+    }
+    service.allow.decide(&parts.method, parts.uri.path(), parts.uri.query()).map_err(Turned::Denied)?;
+    service.budget.call().map_err(Turned::Budget)?;
+    call.invoked().await;
+    service.ask(call, parts, body).await
+}
+
+impl fmt::Debug for Bindings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bindings").field("names", &self.services.keys()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

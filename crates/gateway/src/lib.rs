@@ -8,7 +8,8 @@
 
 mod activity;
 mod answer;
-mod bindings;
+#[doc(hidden)]
+pub mod bindings;
 mod captured;
 mod control;
 mod dns;
@@ -19,6 +20,7 @@ mod guard;
 mod http_proxy;
 mod metered;
 mod outside;
+mod own;
 mod pins;
 mod pipe;
 mod protect;

@@ -8,7 +8,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::{bindings::Bindings, control, outside::Outside, pipe, protect, session::Session, tell::Teller};
+use crate::{bindings::Bindings, control, outside::Outside, own, pipe, protect, session::Session, tell::Teller};
 
 /// What was decided and waits for the server. Behind it, whoever wants something decided waits.
 const BACKLOG: usize = 64;
@@ -77,7 +77,8 @@ async fn session(control: OwnedFd, pipe: OwnedFd, options: &Options) -> Result<(
     };
     let (said, heard) = mpsc::channel(BACKLOG);
     let writer = telling.start(heard);
-    let outside = Outside::asking(options.resolver, spec.policy, spec.limits).map_err(GatewayError::Start)?;
+    let policy = spec.policy.with_own(own::addresses().map_err(GatewayError::Start)?);
+    let outside = Outside::asking(options.resolver, policy, spec.limits).map_err(GatewayError::Start)?;
     let outside = Arc::new(outside);
     let teller = Teller::writing(said, writer.written());
     let bindings = Bindings::new(spec.bindings, outside.clone(), teller.clone());

@@ -143,6 +143,13 @@ impl Policy {
         Self { rules, deployment }
     }
 
+    /// The same, with these addresses as the host's own besides those that the deployment names.
+    #[must_use]
+    pub fn with_own(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.deployment.own.extend(addresses);
+        self
+    }
+
     /// Whether a name may be resolved, to reach this port; any port of the list when none is given.
     pub fn name(&self, name: &str, port: Option<u16>) -> Result<(), Refused> {
         let covering = |rule: &&Rule| rule.covers_name(name);
@@ -177,12 +184,7 @@ impl Policy {
     fn judge(&self, address: IpAddr, port: Option<u16>, name: Option<&str>) -> Result<(), Refused> {
         let address = canonical(address);
         let shown = name.map_or_else(|| address.to_string(), |name| format!("{name} ({address})"));
-        if !self.deployment.permits(address, port)
-            && let Some(special) = self.deployment.special(address)
-        {
-            let detail = format!("{shown} is {}, which no session may reach", special.described());
-            return Err(Refused::flat(Reason::AlwaysDenied(special), detail));
-        }
+        self.unless_special(address, port, &shown)?;
         let mut nets = self.rules.iter().filter(|rule| rule.covers_address(address)).peekable();
         let net_named = nets.peek().is_some();
         if nets.any(|rule| port.is_none_or(|port| rule.covers_port(port))) {
@@ -203,6 +205,23 @@ impl Policy {
         Err(Refused { reason, detail, allowed_by })
     }
 
+    /// Whether the upstream of a binding may be at this address. Whoever made the binding chose it, so that neither the
+    /// session's list nor private ranges matter; what is special stays refused.
+    pub fn upstream(&self, address: IpAddr, port: u16) -> Result<(), Refused> {
+        let address = canonical(address);
+        self.unless_special(address, Some(port), &address.to_string())
+    }
+
+    fn unless_special(&self, address: IpAddr, port: Option<u16>, shown: &str) -> Result<(), Refused> {
+        match self.deployment.special(address) {
+            Some(special) if !self.deployment.permits(address, port) => {
+                let detail = format!("{shown} is {}, which no session may reach", special.described());
+                Err(Refused::flat(Reason::AlwaysDenied(special), detail))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Whether the list allows any name at all, so that a client that speaks in names may be listened to.
     pub fn has_names(&self) -> bool {
         self.rules.iter().any(|rule| !matches!(rule.target, Target::Net(_)))
@@ -211,17 +230,15 @@ impl Policy {
 
 impl Deployment {
     /// On any port, when none is given.
-    fn permits(&self, address: IpAddr, port: impl Into<Option<u16>>) -> bool {
-        let port = port.into();
+    fn permits(&self, address: IpAddr, port: Option<u16>) -> bool {
         let on = |permit: &Permit| port.is_none_or(|port| permit.ports.is_empty() || permit.ports.contains(&port));
         self.permitted.iter().any(|permit| permit.net.contains(&address) && on(permit))
     }
 
     fn special(&self, address: IpAddr) -> Option<Special> {
-        if self.own.iter().any(|own| canonical(*own) == address) {
-            return Some(Special::Own);
-        }
-        Special::of(address)
+        let own = || self.own.iter().any(|own| canonical(*own) == address).then_some(Special::Own);
+        // The kind says more than whose it is.
+        Special::of(address).or_else(own)
     }
 }
 

@@ -132,7 +132,7 @@ fn a_deployment_can_permit_what_a_list_then_has_to_name() {
     let named = in_deployment(json!(["127.0.0.1/32", {"domain": "local.test"}]), deployment.clone());
     assert_eq!(named.address(ip("127.0.0.1"), 8443, None), Ok(()));
     assert_eq!(named.address(ip("::ffff:127.0.0.1"), 8443, Some("local.test")), Ok(()));
-    assert_eq!(refusal(named.address(ip("127.0.0.1"), 8088, None)), Reason::AlwaysDenied(Special::Own));
+    assert_eq!(refusal(named.address(ip("127.0.0.1"), 8088, None)), Reason::AlwaysDenied(Special::Loopback));
     let unnamed = in_deployment(json!([]), deployment);
     assert_eq!(refusal(unnamed.address(ip("127.0.0.1"), 8443, None)), Reason::NotAllowed);
 }
@@ -199,4 +199,20 @@ proptest! {
             prop_assert_eq!(Host::from_str(&text), host.clone(), "{}", text);
         }
     }
+}
+
+#[test]
+fn the_upstream_of_a_binding_may_be_private_but_not_special() {
+    let loopback = Permit { net: "127.0.0.0/8".parse().unwrap(), ports: vec![8443] };
+    let deployment = Deployment { permitted: vec![loopback], own: vec![ip("198.51.100.7")] };
+    let policy = Policy::new(&Egress::default(), deployment);
+    for fine in ["93.184.216.34", "10.1.2.3", "192.168.0.1", "::ffff:10.1.2.3", "2606:2800:220:1::1"] {
+        assert_eq!(policy.upstream(ip(fine), 443), Ok(()), "{fine}");
+    }
+    for special in ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "224.0.0.1", "198.51.100.7", "::1"] {
+        assert!(matches!(refusal(policy.upstream(ip(special), 443)), Reason::AlwaysDenied(_)), "{special}");
+    }
+    // What the deployment permits is permitted on those ports.
+    assert_eq!(policy.upstream(ip("127.0.0.1"), 8443), Ok(()));
+    assert!(matches!(refusal(policy.upstream(ip("127.0.0.1"), 443)), Reason::AlwaysDenied(_)));
 }
