@@ -56,7 +56,10 @@ pub fn check(path: &str) -> Result<(), PathError> {
 /// Whether a symbolic link at `path` with this target stays below the working directory, as far as its text says. What
 /// it leads through may be links as well, so nothing is ever put through one.
 pub fn link_stays_inside(path: &str, target: &str) -> bool {
-    if target.is_empty() || target.len() > MAX_PATH_BYTES || target.starts_with('/') || target.chars().any(char::is_control)
+    if target.is_empty()
+        || target.len() > MAX_PATH_BYTES
+        || target.starts_with('/')
+        || target.chars().any(char::is_control)
     {
         return false;
     }

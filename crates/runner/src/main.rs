@@ -5,7 +5,7 @@
 //! the program's first process. A backend starts it; nothing else does. Its own few lines for the operator go to
 //! descriptor 2.
 //!
-//! Single-threaded, one poll loop ([`supervise`]), no allocation that the workload could make grow without bound.
+//! One poll loop ([`supervise`]) in one thread, but for one that puts files before the start ([`put`]); no allocation that the workload could make grow without bound.
 
 mod args;
 mod census;
@@ -18,6 +18,7 @@ mod log;
 mod outbox;
 mod output;
 mod processes;
+mod put;
 mod session;
 mod setup;
 mod supervise;
