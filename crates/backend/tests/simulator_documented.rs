@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use backend::{Observation, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator};
 use model::{Language, limits::Limits};
-use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, Start, Stream};
+use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, Put, PutKind, Start, Stream};
 use tokio::time::{Instant, timeout};
 
 const PAGE: &str = include_str!("../../../docs/simulator.md");
@@ -21,9 +21,9 @@ const LIMITS: Limits = Limits {
     output_bytes: 1 << 20,
 };
 /// Every word of the script language.
-const WORDS: [&str; 18] = [
+const WORDS: [&str; 19] = [
     "stdout", "stderr", "output", "sleep", "cpu", "memory", "fork", "threads", "disk", "result", "mirror", "exit",
-    "signal", "raise", "connect", "read", "hang", "frame",
+    "signal", "raise", "connect", "read", "cat", "hang", "frame",
 ];
 
 /// A program of the page, and what the page says is to be seen of it.
@@ -78,8 +78,14 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
         pids: LIMITS.pids,
         output_bytes: LIMITS.output_bytes,
         disk_bytes: LIMITS.disk_bytes,
+        entrypoint: None,
     };
     let began = Instant::now();
+    let file =
+        Put { path: "data.txt".into(), kind: PutKind::File { mode: 0o644 }, data: b"given\n".to_vec(), last: true };
+    if example.code.contains("sim: cat") {
+        sender.send(&HostFrame::Put(file)).await.unwrap();
+    }
     sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
     let (mut frames, mut ends) = (Vec::new(), Vec::new());
     let wall_clock = Duration::from_millis(LIMITS.wall_clock_ms);
@@ -138,6 +144,7 @@ fn show(frames: &[GuestFrame], ends: &[String]) -> String {
             GuestFrame::Exited { exit: Exit::Code(code), .. } => rest.push(format!("exit {code}")),
             GuestFrame::Exited { exit: Exit::Signal(signal), .. } => rest.push(format!("signal {signal}")),
             GuestFrame::Fault { message } => rest.push(format!("fault {message}")),
+            GuestFrame::NotPut { message, .. } => rest.push(format!("not put {message}")),
             GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {}
         }
     }

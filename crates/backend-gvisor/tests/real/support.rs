@@ -139,6 +139,7 @@ impl Host {
             pids: program.limits.pids,
             output_bytes: program.limits.output_bytes,
             disk_bytes: program.limits.disk_bytes,
+            entrypoint: None,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         Running { id: sandbox.id, _sender: sender, receiver }

@@ -128,6 +128,7 @@ fn ends(instruction: &Instruction) -> bool {
         | Instruction::Mirror
         | Instruction::Connect(..)
         | Instruction::Read(_)
+        | Instruction::Cat(_)
         | Instruction::Frame(_) => false,
     }
 }

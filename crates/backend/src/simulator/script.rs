@@ -71,6 +71,7 @@ fn instruction(text: &str, line: usize) -> Result<Instruction, String> {
             Instruction::Connect(reach, something(to.trim())?.into())
         }
         "read" => Instruction::Read(something(rest)?.into()),
+        "cat" => Instruction::Cat(something(rest)?.into()),
         "hang" => nothing(rest, Instruction::Hang)?,
         "frame" => {
             let kinds = Misbehaviour::ALL;

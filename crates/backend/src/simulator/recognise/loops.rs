@@ -153,7 +153,7 @@ fn multiply(instruction: Instruction, times: u64) -> Option<Instruction> {
         | Instruction::Signal(_)
         | Instruction::Raise { .. }
         | Instruction::Hang => instruction,
-        Instruction::Connect(..) | Instruction::Read(_) | Instruction::Frame(_) => return None,
+        Instruction::Connect(..) | Instruction::Read(_) | Instruction::Cat(_) | Instruction::Frame(_) => return None,
     })
 }
 
