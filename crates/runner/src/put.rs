@@ -16,7 +16,7 @@ use std::{
 
 use protocol::{NotPut, PUT_CHUNK_BYTES, Put, PutKind, path};
 use rustix::{
-    fs::{AtFlags, Mode, OFlags},
+    fs::{AtFlags, FileType, Mode, OFlags},
     io::Errno,
     process::{Gid, Uid},
 };
@@ -148,11 +148,17 @@ impl Writer {
         let mut at = rustix::fs::open(&self.root, directory, Mode::empty()).map_err(told)?;
         let mut rest = path;
         while let Some((name, behind)) = rest.split_once('/') {
-            match rustix::fs::mkdirat(&at, name, DIRECTORY) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(told(errno)),
-            }
-            at = rustix::fs::openat(&at, name, directory, Mode::empty()).map_err(told)?;
+            let made = match rustix::fs::mkdirat(&at, name, DIRECTORY) {
+                Ok(()) | Err(Errno::EXIST) => Ok(()),
+                Err(errno) => Err(errno),
+            };
+            let opened = made.and_then(|()| rustix::fs::openat(&at, name, directory, Mode::empty()));
+            at = opened.map_err(|errno| {
+                // Kernels have different words for a link where a directory has to be.
+                let of = rustix::fs::statat(&at, name, AtFlags::SYMLINK_NOFOLLOW);
+                let blocked = of.is_ok_and(|of| FileType::from_raw_mode(of.st_mode) != FileType::Directory);
+                if blocked { told(Errno::NOTDIR) } else { told(errno) }
+            })?;
             rest = behind;
         }
         Ok((at, rest))

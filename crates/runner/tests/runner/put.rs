@@ -97,8 +97,8 @@ fn a_python_program_that_is_a_file_is_run_as_that_file() {
     if !has(Language::Python, "put::entrypoint") {
         return;
     }
-    let code = "import sys, helper, top\nprint(__file__.removeprefix(sys.path[1] + '/'), sys.argv[0] == __file__, helper.W, top.W)\n\
-                import multiprocessing\ndef double(n): return n * 2\nif __name__ == '__main__':\n    \
+    let code = "import sys, helper, top\ndef show(): print(__file__.removeprefix(sys.path[1] + '/'), sys.argv[0] == __file__, helper.W, top.W)\n\
+                import multiprocessing\ndef double(n): return n * 2\nif __name__ == '__main__':\n    show()\n    \
                 with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.map(double, [2]))";
     let case = python(code).with(|start| start.entrypoint = Some("src/app.py".into()));
     let puts =
