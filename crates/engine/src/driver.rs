@@ -1,15 +1,17 @@
 //! The driver: the one task that owns a session, from its place in the queue until nothing of it is left.
 //!
 //! ```text
-//! turn --> boot --> supervise --> finish --> reclaim
-//!   |        |                      ^
-//!   +--------+----------------------+   whatever fails on the way goes to finish with a verdict, never past it
+//! turn --> inputs --> boot --> supervise --> finish --> reclaim
+//!   |         |         |                      ^
+//!   +---------+---------+----------------------+   whatever fails on the way goes to finish with a verdict, never past it
 //! ```
 //!
 //! It is the only caller of [`State::apply`], so the only writer of a session's phase. What it publishes was recorded
 //! before: nobody sees a state that a crash could take back.
 
+pub(crate) mod clone;
 mod egress;
+mod inputs;
 mod reclaim;
 mod record;
 mod supervise;
@@ -31,7 +33,7 @@ use wire::{AuditEvent, FaultCode, Session};
 use crate::{
     Inner,
     admission::Place,
-    driver::{record::Unrecorded, supervise::Run},
+    driver::{egress::Heard, record::Unrecorded, supervise::Run},
     live::Live,
     view,
 };
@@ -47,6 +49,10 @@ struct Driver {
     session: Session,
     state: State,
     spec: SessionSpec,
+    /// Sandboxes besides the workload's own that are not gone yet.
+    leftovers: Vec<SandboxId>,
+    /// What the gateways before the workload's have told.
+    before: Heard,
 }
 
 /// Starts the session's driver. `events` are the audit events of its creation.
@@ -59,7 +65,16 @@ pub(crate) fn start(
     place: Place,
     events: Vec<AuditEvent>,
 ) {
-    let driver = Driver { inner: Arc::clone(inner), backend, live, session, state: State::Pending, spec };
+    let driver = Driver {
+        inner: Arc::clone(inner),
+        backend,
+        live,
+        session,
+        state: State::Pending,
+        spec,
+        leftovers: Vec::new(),
+        before: Heard::default(),
+    };
     driver.publish(events);
     inner.drivers.spawn(driver.run(place));
 }
@@ -70,10 +85,17 @@ impl Driver {
             Ok(permit) => permit,
             Err(verdict) => return self.end(Run::never(verdict), Left::Nothing, None).await,
         };
-        let (run, left) = match self.boot().await {
-            Ok(sandbox) => {
+        let booted = match self.inputs().await {
+            Ok(inputs) => {
+                let (shape, spec) = self.workload();
+                self.boot(shape, spec).await.map(|sandbox| (sandbox, inputs))
+            }
+            Err(not_booted) => Err(not_booted),
+        };
+        let (run, left) = match booted {
+            Ok((sandbox, inputs)) => {
                 let id = sandbox.id.clone();
-                (self.supervise(sandbox).await, Left::Sandbox(id))
+                (self.supervise(sandbox, inputs).await, Left::Sandbox(id))
             }
             Err(NotBooted { verdict, left }) => (Run::never(verdict), left),
         };
@@ -82,7 +104,8 @@ impl Driver {
 
     /// Finish, and reclaim what is left. A session whose end is not recorded here is the next start's to end, and its
     /// sandbox is removed all the same.
-    async fn end(&mut self, run: Run, left: Left, held: Option<Held>) {
+    async fn end(&mut self, mut run: Run, left: Left, held: Option<Held>) {
+        run.add(self.heard_before());
         // Whatever was reported of its end: nothing of it runs while the store is waited for.
         let guard = left.sandbox().map(|id| self.guard(id, Instant::now() + RECORD_PATIENCE));
         let finished = self.finish(run).await;
@@ -94,6 +117,10 @@ impl Driver {
                 drop(held);
                 self.outlast_strays().await.map(|()| Vec::new())
             }
+        };
+        let reclaimed = match reclaimed {
+            Ok(found) => self.reclaim_leftovers(found).await,
+            Err(GaveUp) => Err(GaveUp),
         };
         let told = match (finished, reclaimed) {
             (Ok(()), Ok(found)) => self.torn_down(found).await.is_ok(),
@@ -117,14 +144,19 @@ impl Driver {
         }
     }
 
-    /// Makes the sandbox.
-    async fn boot(&self) -> Result<backend::Sandbox, NotBooted> {
+    /// What the workload's sandbox is.
+    fn workload(&self) -> (Shape, SandboxSpec) {
         let shape = Shape {
             image: self.session.image.clone(),
             language: self.spec.language,
             disk_bytes: self.spec.limits.disk_bytes,
             egress: self.spec.has_egress(),
         };
+        (shape, SandboxSpec { limits: self.spec.limits, gateway: self.gateway_spec() })
+    }
+
+    /// Makes a sandbox.
+    async fn boot(&self, shape: Shape, spec: SandboxSpec) -> Result<backend::Sandbox, NotBooted> {
         let began = Instant::now();
         let prepared = tokio::select! {
             biased;
@@ -140,7 +172,6 @@ impl Driver {
         };
         let id = prepared.id.clone();
         self.inner.reaper.own(&id);
-        let spec = SandboxSpec { limits: self.spec.limits, gateway: self.gateway_spec() };
         let sandbox = tokio::select! {
             biased;
             assigned = self.backend.assign(prepared, &spec) => assigned.map_err(|error| {

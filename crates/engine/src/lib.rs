@@ -9,6 +9,7 @@
 
 mod admission;
 mod auth;
+mod bound;
 mod calls;
 mod clock;
 mod config;

@@ -59,7 +59,11 @@ impl Capabilities {
             faults.push(FieldError::new("serviceBindings", message));
         }
         if spec.source.is_some() && !self.clones() {
-            let why = if self.executes { "has no gateway to clone through" } else { "executes nothing, so it clones nothing" };
+            let why = if self.executes {
+                "has no gateway to clone through"
+            } else {
+                "executes nothing, so it clones nothing"
+            };
             faults.push(FieldError::new("source", format!("backend {name} {why}")));
         }
         if let Some(image) = &spec.image

@@ -197,19 +197,21 @@ impl Driver {
 
     /// The variables by which programs find the way out. The caller's own come after them, and win.
     pub(super) fn egress_env(&self) -> Vec<(String, String)> {
-        if !self.spec.has_egress() {
-            return Vec::new();
-        }
-        let http = format!("http://{INSIDE}:{HTTP_PROXY_PORT}");
-        let none = format!("localhost,127.0.0.1,::1,.{INTERNAL_DOMAIN}");
-        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        // Node looks at the others only if it is told to. No ALL_PROXY: some clients give up on SOCKS where they lack a
-        // package for it, also when they would not use it.
-        let mut env = vec![variable("NODE_USE_ENV_PROXY", "1")];
-        for (name, value) in [("HTTP_PROXY", &http), ("HTTPS_PROXY", &http), ("NO_PROXY", &none)] {
-            env.push(variable(name, value));
-            env.push(variable(&name.to_ascii_lowercase(), value));
-        }
-        env
+        if self.spec.has_egress() { proxy_env() } else { Vec::new() }
     }
+}
+
+/// The variables that lead to the gateway.
+pub(super) fn proxy_env() -> Vec<(String, String)> {
+    let http = format!("http://{INSIDE}:{HTTP_PROXY_PORT}");
+    let none = format!("localhost,127.0.0.1,::1,.{INTERNAL_DOMAIN}");
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    // Node looks at the others only if it is told to. No ALL_PROXY: some clients give up on SOCKS where they lack a
+    // package for it, also when they would not use it.
+    let mut env = vec![variable("NODE_USE_ENV_PROXY", "1")];
+    for (name, value) in [("HTTP_PROXY", &http), ("HTTPS_PROXY", &http), ("NO_PROXY", &none)] {
+        env.push(variable(name, value));
+        env.push(variable(&name.to_ascii_lowercase(), value));
+    }
+    env
 }

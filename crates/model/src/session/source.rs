@@ -106,11 +106,11 @@ impl std::str::FromStr for RepoUrl {
         };
         let path = path.strip_suffix('/').unwrap_or(path);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%+@/".contains(&byte);
-        let part = |part: &str| {
+        let is_name = |part: &str| {
             let unescaped = part.replace("%2e", ".").replace("%2E", ".");
             !part.is_empty() && unescaped != "." && unescaped != ".."
         };
-        if !path.bytes().all(plain) || !path.split('/').all(part) {
+        if !path.bytes().all(plain) || !path.split('/').all(is_name) {
             return Err(NotARepoUrl::Path);
         }
         Ok(Self { tls, host, port, path: format!("/{path}") })
@@ -136,9 +136,9 @@ impl RepoUrl {
     pub fn below(&self, upstream: &str) -> Option<String> {
         let origin = |url: &Self| (url.tls, url.host.clone(), url.port);
         // An upstream may be a whole host, which no repository is.
-        let bare = upstream.trim_end_matches('/');
-        let rooted = bare.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'));
-        let base = if rooted { format!("{bare}/-") } else { bare.to_owned() };
+        let trimmed = upstream.trim_end_matches('/');
+        let rooted = trimmed.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'));
+        let base = if rooted { format!("{trimmed}/-") } else { trimmed.to_owned() };
         let base: Self = base.parse().ok()?;
         if origin(self) != origin(&base) {
             return None;
@@ -192,7 +192,7 @@ pub fn is_git_directory(name: &str) -> bool {
 
 /// The rules of `git check-ref-format --allow-onelevel`, and nothing that could be an option or a refspec.
 fn is_ref(name: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.strip_suffix(".lock").is_none();
     (1..=MAX_REF_BYTES).contains(&name.len())
         && !name.starts_with(['-', '+'])
         && !name.ends_with('.')
