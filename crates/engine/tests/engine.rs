@@ -4,8 +4,10 @@
 
 mod suite {
     mod backend;
+    mod clones;
     mod creations;
     mod failures;
+    mod files;
     mod outages;
     mod recovered;
     mod store;

@@ -76,15 +76,14 @@ impl Inputs {
         let paths = entries.iter().map(|entry| entry.path.as_str()).chain(files.iter().map(|file| file.path.as_str()));
         refuse_overlaps(paths).map_err(|Overlap(path)| NoProgram::Overlap(path))?;
         let name = || program.to_owned();
-        let code = match files.iter().find(|file| file.path == program) {
-            Some(file) => file.content.clone(),
-            None => {
-                let entry = entries.iter().find(|entry| entry.path == program);
-                let entry = entry.ok_or_else(|| NoProgram::Missing(name()))?;
-                match entry.kind {
-                    Kind::Link => return Err(NoProgram::Link(name())),
-                    Kind::File | Kind::Executable => tree.read(entry, 0, MAX_CODE_BYTES + 1).await?,
-                }
+        let code = if let Some(file) = files.iter().find(|file| file.path == program) {
+            file.content.clone()
+        } else {
+            let entry = entries.iter().find(|entry| entry.path == program);
+            let entry = entry.ok_or_else(|| NoProgram::Missing(name()))?;
+            match entry.kind {
+                Kind::Link => return Err(NoProgram::Link(name())),
+                Kind::File | Kind::Executable => tree.read(entry, 0, MAX_CODE_BYTES + 1).await?,
             }
         };
         if code.len() > MAX_CODE_BYTES {
