@@ -82,7 +82,7 @@ fn a_file_that_is_not_whole_or_comes_too_late_is_refused() {
     }
     let half = Put { path: "a".into(), kind: PutKind::File { mode: 0 }, data: b"x".into(), last: false };
     let half = HostFrame::Put(half);
-    let unfinished = run(&python("print('never')"), &[half.clone()]);
+    let unfinished = run(&python("print('never')"), std::slice::from_ref(&half));
     assert_eq!(not_put(&unfinished), (NotPut::Failed, "a file is not whole"));
     let case = python("print('there', flush=True)\nwhile True: pass");
     let mut open = case.open();
