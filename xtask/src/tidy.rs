@@ -14,7 +14,7 @@ use serde::Deserialize;
 const ARROWS: &[(&str, &[&str], &[&str])] = &[
     ("wire", &[], &["tokio", "axum", "sqlx"]),
     ("protocol", &[], &["tokio", "axum", "sqlx", "serde_json"]),
-    ("model", &["wire"], &["tokio", "sqlx", "reqwest", "rand"]),
+    ("model", &["protocol", "wire"], &["tokio", "sqlx", "reqwest", "rand"]),
     ("store", &["model", "wire"], &["axum", "kube"]),
     ("backend", &["model", "protocol", "wire"], &["sqlx", "axum", "kube"]),
     ("backend-gvisor", &["backend", "model", "protocol"], &["sqlx", "axum"]),

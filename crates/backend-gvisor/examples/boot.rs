@@ -33,6 +33,7 @@ fn start() -> Start {
         pids: 128,
         output_bytes: 1 << 20,
         disk_bytes: 1 << 30,
+        entrypoint: None,
     }
 }
 

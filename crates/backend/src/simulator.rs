@@ -14,6 +14,7 @@
 //! `enclave serve --backend simulator` and tests construct it; nothing ever falls back to it.
 
 mod failures;
+mod files;
 mod gateway;
 mod inside;
 mod meter;

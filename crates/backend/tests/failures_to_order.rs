@@ -44,6 +44,7 @@ async fn started(simulator: &Simulator, code: &str) -> (Sandbox, Start) {
         pids: 128,
         output_bytes: 1 << 20,
         disk_bytes: 1 << 30,
+        entrypoint: None,
     };
     (simulator.assign(prepared, &spec()).await.unwrap(), start)
 }

@@ -13,7 +13,7 @@ use model::{
     gateway::{FromGateway, GatewayLimits, GatewaySpec},
     limits::Limits,
 };
-use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, Start, Stream};
+use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, Put, PutKind, Start, Stream};
 use tokio::time::{Instant, timeout};
 
 const PAGE: &str = include_str!("../../../docs/simulator.md");
@@ -28,9 +28,9 @@ const LIMITS: Limits = Limits {
     output_bytes: 1 << 20,
 };
 /// Every word of the script language.
-const WORDS: [&str; 22] = [
+const WORDS: [&str; 23] = [
     "stdout", "stderr", "output", "sleep", "cpu", "memory", "fork", "threads", "disk", "result", "mirror", "exit",
-    "signal", "raise", "connect", "read", "hang", "frame", "resolve", "http", "bind", "dns",
+    "signal", "raise", "connect", "read", "cat", "hang", "frame", "resolve", "http", "bind", "dns",
 ];
 
 /// What the sessions with a way out may reach, as the page says.
@@ -114,8 +114,14 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
         pids: LIMITS.pids,
         output_bytes: LIMITS.output_bytes,
         disk_bytes: LIMITS.disk_bytes,
+        entrypoint: None,
     };
     let began = Instant::now();
+    let file =
+        Put { path: "data.txt".into(), kind: PutKind::File { mode: 0o644 }, data: b"given\n".to_vec(), last: true };
+    if example.code.contains("sim: cat") {
+        sender.send(&HostFrame::Put(file)).await.unwrap();
+    }
     sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
     let (mut frames, mut ends) = (Vec::new(), Vec::new());
     let wall_clock = Duration::from_millis(LIMITS.wall_clock_ms);
@@ -194,6 +200,7 @@ fn show(frames: &[GuestFrame], ends: &[String]) -> String {
             GuestFrame::Exited { exit: Exit::Code(code), .. } => rest.push(format!("exit {code}")),
             GuestFrame::Exited { exit: Exit::Signal(signal), .. } => rest.push(format!("signal {signal}")),
             GuestFrame::Fault { message } => rest.push(format!("fault {message}")),
+            GuestFrame::NotPut { message, .. } => rest.push(format!("not put {message}")),
             GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {}
         }
     }

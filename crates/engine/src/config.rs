@@ -40,6 +40,8 @@ pub struct Config {
     pub reap_interval: Duration,
     /// How long a sandbox may take until its session's limits are in force.
     pub boot_patience: Duration,
+    /// How long the clone of a repository may take, from the start of its program.
+    pub clone_patience: Duration,
     /// How long any other call to a backend may take.
     pub call_patience: Duration,
     /// How long the removal of everything is tried again, before the first session and after the last.
@@ -60,6 +62,7 @@ impl Default for Config {
             reap_interval: Duration::from_secs(5),
             // gVisor itself gives up a boot after 10 seconds, takes as long to see its end, and 20 to remove what is left.
             boot_patience: Duration::from_mins(1),
+            clone_patience: Duration::from_mins(2),
             // Its longest call is the removal, with 20 seconds.
             call_patience: Duration::from_secs(25),
             sweep_patience: Duration::from_secs(10),

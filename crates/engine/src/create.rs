@@ -8,12 +8,12 @@ use model::{
     audit::Draft,
     session::{Refusal, SessionSpec},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use store::{Created, Idempotency, NewSession};
 use wire::{AuditSource, AuditType, CreateSession, FieldError, Session};
 
-use crate::{CreateError, Engine, driver, view};
+use crate::{CreateError, Engine, bound::Unbound, driver, view};
 
 /// A request for a session as it came in.
 #[derive(Debug)]
@@ -49,6 +49,9 @@ impl Engine {
             return Err(CreateError::NotEnforceable { backend: capabilities.name, faults: unenforceable });
         }
         let named = self.name_bindings(caller, &mut spec).await?;
+        if let Some(fault) = self.source_fault(caller, &spec).await? {
+            return Err(CreateError::Invalid(vec![fault]));
+        }
         let idempotency = asked
             .idempotency
             .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
@@ -61,18 +64,8 @@ impl Engine {
         let now = inner.clock.now();
         let mut session = view::pending(inner.ids.session(&inner.clock), caller, &spec, capabilities, now);
         session.service_bindings = named;
-        let created = Draft::platform(
-            now,
-            AuditType::SessionCreated,
-            session.id,
-            json!({
-                "backend": capabilities.name,
-                "codeSha256": hex::encode(Sha256::digest(spec.code.as_bytes())),
-                "egress": spec.egress.mode,
-                "language": spec.language,
-            }),
-        )
-        .by(caller.subject.to_string());
+        let created = Draft::platform(now, AuditType::SessionCreated, session.id, created(capabilities.name, &spec))
+            .by(caller.subject.to_string());
         let new = NewSession { session: session.clone(), idempotency, drafts: vec![created] };
 
         // In a task of its own: a caller that goes away in the middle must not leave a session without its driver.
@@ -101,6 +94,21 @@ impl Engine {
         let bound = self.inner.bound(caller.org, &spec.service_bindings).await?;
         let ids = bound.iter().map(|service| service.id.to_string()).collect();
         Ok(std::mem::replace(&mut spec.service_bindings, ids))
+    }
+
+    /// What is wrong with a repository that only this deployment can tell.
+    async fn source_fault(&self, caller: &Caller, spec: &SessionSpec) -> Result<Option<FieldError>, CreateError> {
+        let Some(repository) = &spec.source else { return Ok(None) };
+        Ok(match self.inner.bound_repository(caller.org, repository).await {
+            Err(Unbound::Failed(error)) => return Err(error.into()),
+            Err(error) => Some(FieldError::new("source.credential", error.to_string())),
+            // Where a binding leads is the binding's matter.
+            Ok(Some(_)) => None,
+            Ok(None) => {
+                let reachable = driver::clone::reachable(&repository.url, self.inner.config.deployment.clone());
+                reachable.err().map(|refused| FieldError::new("source.repo", refused.detail))
+            }
+        })
     }
 
     /// The session that an earlier request with the same key made.
@@ -134,4 +142,20 @@ impl Engine {
         self.inner.store.tenant(caller.org).append_audit(vec![draft]).await?;
         Ok(())
     }
+}
+
+/// What is written down of a request.
+fn created(backend: &str, spec: &SessionSpec) -> Value {
+    let mut data = json!({ "backend": backend, "egress": spec.egress.mode, "language": spec.language });
+    match &spec.source {
+        None => data["codeSha256"] = hex::encode(Sha256::digest(spec.code.as_bytes())).into(),
+        Some(repository) => {
+            data["source"] = json!({
+                "repo": repository.url.to_string(),
+                "ref": repository.reference,
+                "entrypoint": repository.entrypoint,
+            });
+        }
+    }
+    data
 }

@@ -1,15 +1,17 @@
 //! The driver: the one task that owns a session, from its place in the queue until nothing of it is left.
 //!
 //! ```text
-//! turn --> boot --> supervise --> finish --> reclaim
-//!   |        |                      ^
-//!   +--------+----------------------+   whatever fails on the way goes to finish with a verdict, never past it
+//! turn --> inputs --> boot --> supervise --> finish --> reclaim
+//!   |         |         |                      ^
+//!   +---------+---------+----------------------+   whatever fails on the way goes to finish with a verdict, never past it
 //! ```
 //!
 //! It is the only caller of [`State::apply`], so the only writer of a session's phase. What it publishes was recorded
 //! before: nobody sees a state that a crash could take back.
 
+pub(crate) mod clone;
 mod egress;
+mod inputs;
 mod reclaim;
 mod record;
 mod services;
@@ -32,7 +34,7 @@ use wire::{AuditEvent, FaultCode, Session};
 use crate::{
     Inner,
     admission::Place,
-    driver::{record::Unrecorded, services::Services, supervise::Run},
+    driver::{egress::Heard, record::Unrecorded, services::Services, supervise::Run},
     live::Live,
     view,
 };
@@ -50,6 +52,10 @@ struct Driver {
     spec: SessionSpec,
     /// Its bindings, once its gateway has them.
     services: Option<Services>,
+    /// Sandboxes besides the workload's own that are not gone yet.
+    leftovers: Vec<SandboxId>,
+    /// What the gateways before the workload's have told.
+    before: Heard,
 }
 
 /// Starts the session's driver. `events` are the audit events of its creation.
@@ -62,8 +68,17 @@ pub(crate) fn start(
     place: Place,
     events: Vec<AuditEvent>,
 ) {
-    let driver =
-        Driver { inner: Arc::clone(inner), backend, live, session, state: State::Pending, spec, services: None };
+    let driver = Driver {
+        inner: Arc::clone(inner),
+        backend,
+        live,
+        session,
+        state: State::Pending,
+        spec,
+        services: None,
+        leftovers: Vec::new(),
+        before: Heard::default(),
+    };
     driver.publish(events);
     inner.drivers.spawn(driver.run(place));
 }
@@ -74,10 +89,17 @@ impl Driver {
             Ok(permit) => permit,
             Err(verdict) => return self.end(Run::never(verdict), Left::Nothing, None).await,
         };
-        let (run, left) = match self.boot().await {
-            Ok(sandbox) => {
+        let booted = match self.inputs().await {
+            Ok(inputs) => match self.workload().await {
+                Ok((shape, spec)) => self.boot(shape, spec).await.map(|sandbox| (sandbox, inputs)),
+                Err(not_booted) => Err(not_booted),
+            },
+            Err(not_booted) => Err(not_booted),
+        };
+        let (run, left) = match booted {
+            Ok((sandbox, inputs)) => {
                 let id = sandbox.id.clone();
-                (self.supervise(sandbox).await, Left::Sandbox(id))
+                (self.supervise(sandbox, inputs).await, Left::Sandbox(id))
             }
             Err(NotBooted { verdict, left }) => (Run::never(verdict), left),
         };
@@ -86,7 +108,8 @@ impl Driver {
 
     /// Finish, and reclaim what is left. A session whose end is not recorded here is the next start's to end, and its
     /// sandbox is removed all the same.
-    async fn end(&mut self, run: Run, left: Left, held: Option<Held>) {
+    async fn end(&mut self, mut run: Run, left: Left, held: Option<Held>) {
+        run.add(self.heard_before());
         // Whatever was reported of its end: nothing of it runs while the store is waited for.
         let guard = left.sandbox().map(|id| self.guard(id, Instant::now() + RECORD_PATIENCE));
         let finished = self.finish(run).await;
@@ -98,6 +121,10 @@ impl Driver {
                 drop(held);
                 self.outlast_strays().await.map(|()| Vec::new())
             }
+        };
+        let reclaimed = match reclaimed {
+            Ok(found) => self.reclaim_leftovers(found).await,
+            Err(GaveUp) => Err(GaveUp),
         };
         let told = match (finished, reclaimed) {
             (Ok(()), Ok(found)) => self.torn_down(found).await.is_ok(),
@@ -121,14 +148,24 @@ impl Driver {
         }
     }
 
-    /// Makes the sandbox.
-    async fn boot(&mut self) -> Result<backend::Sandbox, NotBooted> {
+    /// What the workload's sandbox is.
+    async fn workload(&mut self) -> Result<(Shape, SandboxSpec), NotBooted> {
         let shape = Shape {
             image: self.session.image.clone(),
             language: self.spec.language,
             disk_bytes: self.spec.limits.disk_bytes,
             egress: self.spec.has_egress(),
         };
+        let gateway = self.gateway_spec().await.map_err(|error| {
+            self.log_failure("open bindings", &error);
+            let verdict = failed("a binding of the session is gone, or its secret cannot be opened");
+            NotBooted { verdict, left: Left::Nothing }
+        })?;
+        Ok((shape, SandboxSpec { limits: self.spec.limits, gateway }))
+    }
+
+    /// Makes a sandbox.
+    async fn boot(&self, shape: Shape, spec: SandboxSpec) -> Result<backend::Sandbox, NotBooted> {
         let began = Instant::now();
         let prepared = tokio::select! {
             biased;
@@ -145,14 +182,6 @@ impl Driver {
         let id = prepared.id.clone();
         self.inner.reaper.own(&id);
         let left = || Left::Sandbox(id.clone());
-        let gateway = self.gateway_spec().await.map_err(|error| {
-            self.log_failure("open bindings", &error);
-            NotBooted {
-                verdict: failed("a binding of the session is gone, or its secret cannot be opened"),
-                left: left(),
-            }
-        })?;
-        let spec = SandboxSpec { limits: self.spec.limits, gateway };
         let sandbox = tokio::select! {
             biased;
             assigned = self.backend.assign(prepared, &spec) => assigned.map_err(|error| {

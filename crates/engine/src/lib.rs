@@ -10,6 +10,7 @@
 mod admission;
 mod auth;
 mod bindings;
+mod bound;
 mod calls;
 mod clock;
 mod config;

@@ -5,8 +5,10 @@
 mod suite {
     mod backend;
     mod bindings;
+    mod clones;
     mod creations;
     mod failures;
+    mod files;
     mod outages;
     mod recovered;
     mod store;

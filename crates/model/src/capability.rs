@@ -37,6 +37,11 @@ impl Capabilities {
         enforcement
     }
 
+    /// Whether it can clone a repository: in a sandbox of its own, whose only way out is a gateway.
+    pub fn clones(&self) -> bool {
+        self.executes && self.egress_allowlist
+    }
+
     /// Everything in the spec that this backend cannot enforce; empty when it may be admitted.
     pub fn unenforceable(&self, spec: &SessionSpec) -> Vec<FieldError> {
         let mut faults = Vec::new();
@@ -63,6 +68,14 @@ impl Capabilities {
         if !spec.service_bindings.is_empty() && !self.egress_allowlist {
             let message = format!("backend {name} has no gateway that could add a secret");
             faults.push(FieldError::new("serviceBindings", message));
+        }
+        if spec.source.is_some() && !self.clones() {
+            let why = if self.executes {
+                "has no gateway to clone through"
+            } else {
+                "executes nothing, so it clones nothing"
+            };
+            faults.push(FieldError::new("source", format!("backend {name} {why}")));
         }
         if let Some(image) = &spec.image
             && !self.images.contains(image)
@@ -122,8 +135,28 @@ pub(crate) mod tests {
         asked.exec_mode = ExecMode::Interactive;
         asked.egress.mode = EgressMode::Allowlist;
         asked.service_bindings = vec!["github".into()];
+        asked.source = Some(repository());
         asked.image = Some("other".into());
         let fields: Vec<_> = capabilities().unenforceable(&asked).into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["language", "execMode", "egress.mode", "serviceBindings", "image"]);
+        assert_eq!(fields, ["language", "execMode", "egress.mode", "serviceBindings", "source", "image"]);
+    }
+
+    #[test]
+    fn a_repository_needs_a_backend_that_executes_and_has_a_gateway() {
+        let asked = SessionSpec { source: Some(repository()), ..spec() };
+        for (executes, egress_allowlist, faults) in [(true, true, 0), (true, false, 1), (false, true, 1)] {
+            let capabilities = Capabilities { executes, egress_allowlist, ..capabilities() };
+            assert_eq!(capabilities.unenforceable(&asked).len(), faults);
+        }
+    }
+
+    fn repository() -> crate::session::Repository {
+        crate::session::Repository {
+            url: "https://example.org/r".parse().unwrap(),
+            reference: "main".into(),
+            subpath: None,
+            entrypoint: "a.py".into(),
+            credential: None,
+        }
     }
 }

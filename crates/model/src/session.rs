@@ -1,8 +1,14 @@
 //! From a request to a session that may be admitted: every fault of the content at once.
 
+mod files;
+mod source;
+
 use std::collections::BTreeMap;
 
-use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, Language};
+use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, Language, Source};
+
+pub use files::InlineFile;
+pub use source::{NotARepoUrl, RepoUrl, Repository, is_git_directory};
 
 use crate::limits::Limits;
 
@@ -22,8 +28,12 @@ const MAX_LABEL_BYTES: usize = 256;
 /// A session as the platform understands it: everything decided, nothing trusted left to check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionSpec {
-    /// The program.
+    /// The program; empty when it comes from `source`.
     pub code: String,
+    /// Where else it comes from.
+    pub source: Option<Repository>,
+    /// What is put into its working directory.
+    pub files: Vec<InlineFile>,
     /// What it is written in.
     pub language: Language,
     /// One program or turns.
@@ -71,6 +81,8 @@ impl SessionSpec {
         let missing = not_offered(&request);
         let limits = Limits::decide(&request.limits, maxima, &mut faults);
         check_code(&request, &misread, &mut faults);
+        let files = files::decide(request.files, limits.disk_bytes, &mut faults);
+        let source = request.source.and_then(|Source::Git(source)| source::decide(source, &mut faults));
         check_args(&request.args, &mut faults);
         check_env(&request.env, &mut faults);
         check_labels(&request.labels, &mut faults);
@@ -87,6 +99,8 @@ impl SessionSpec {
         }
         Ok(Self {
             code: request.code.unwrap_or_default(),
+            source,
+            files,
             language: request.language,
             exec_mode: request.exec_mode,
             limits,
@@ -136,10 +150,8 @@ impl Misread {
 /// Parts of the contract that have no implementation in this version. They are refused, never ignored.
 fn not_offered(request: &CreateSession) -> Vec<FieldError> {
     let asked = [
-        ("source", request.source.is_some()),
         ("execMode", request.exec_mode == ExecMode::Interactive),
         ("interactive", request.interactive.is_some()),
-        ("files", !request.files.is_empty()),
         ("artifacts", !request.artifacts.is_empty()),
         ("webhookUrl", request.webhook_url.is_some()),
     ];

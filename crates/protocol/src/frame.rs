@@ -3,10 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Both sides refuse another one: host and runner ship in the same binary.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Largest chunk of output that the runner puts into one frame.
 pub const OUTPUT_CHUNK_BYTES: usize = 32 * 1024;
+
+/// Largest part of a file in one frame: far under the frame's own limit, and few enough frames for a large file.
+pub const PUT_CHUNK_BYTES: usize = 512 * 1024;
 
 /// Largest structured result, as JSON text. The language hosts raise an error above it; the host refuses it.
 pub const MAX_RESULT_BYTES: usize = 1024 * 1024;
@@ -52,6 +55,34 @@ pub struct Start {
     pub output_bytes: u64,
     /// Bytes that its files may take. When it ends with more than that, the runner reports an overrun.
     pub disk_bytes: u64,
+    /// The file that the program is, below the working directory and put there before; none when it is text alone.
+    pub entrypoint: Option<String>,
+}
+
+/// A part of something that is put below the working directory before the program starts. It belongs to the workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Put {
+    /// Where, by the rules of [`crate::path`]. Directories on the way are made; nothing that is there is replaced.
+    pub path: String,
+    /// What.
+    pub kind: PutKind,
+    /// The next part of the file; of a link the whole target. At most [`PUT_CHUNK_BYTES`].
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+    /// Whether it is the last part. Until then every frame has the same path.
+    pub last: bool,
+}
+
+/// What can be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PutKind {
+    /// A regular file with these permission bits.
+    File {
+        /// Of 0o777.
+        mode: u32,
+    },
+    /// A symbolic link. It is never followed while files are put.
+    Link,
 }
 
 /// How far a disk may be over [`Start::disk_bytes`] before that counts, on both sides: a file system counts its own
@@ -63,6 +94,8 @@ pub const DISK_TOLERANCE_BYTES: u64 = 256 * 1024;
 pub enum HostFrame {
     /// Run this one program. Sent once.
     Start(Box<Start>),
+    /// A part of a file. Only before the start; the start's confirmation says that all of them are there.
+    Put(Put),
 }
 
 /// Which of the workload's pipes.
@@ -148,4 +181,22 @@ pub enum GuestFrame {
         /// For the operator's log; never shown to other tenants, never trusted. At most [`MAX_FAULT_BYTES`].
         message: String,
     },
+    /// Something could not be put into the working directory. Last frame.
+    NotPut {
+        /// Why.
+        reason: NotPut,
+        /// For people: which file, and what the system said. At most [`MAX_FAULT_BYTES`].
+        message: String,
+    },
+}
+
+/// Why a file could not be put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NotPut {
+    /// The disk is full.
+    NoSpace,
+    /// Something of that name is there, or a file where a directory would have to be.
+    InTheWay,
+    /// Anything else.
+    Failed,
 }

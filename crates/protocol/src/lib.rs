@@ -13,10 +13,11 @@ mod codec;
 pub mod egress;
 mod frame;
 mod order;
+pub mod path;
 
 pub use codec::{DecodeError, Decoder, EncodeError, MAX_FRAME_BYTES, encode};
 pub use frame::{
-    DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit, HostFrame, Language, MAX_FAULT_BYTES, MAX_RESULT_BYTES,
-    OUTPUT_CHUNK_BYTES, Start, Stream, VERSION,
+    DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit, HostFrame, Language, MAX_FAULT_BYTES, MAX_RESULT_BYTES, NotPut,
+    OUTPUT_CHUNK_BYTES, PUT_CHUNK_BYTES, Put, PutKind, Start, Stream, VERSION,
 };
 pub use order::{GuestOrder, OrderError};

@@ -1,6 +1,7 @@
 //! The order in which an honest runner sends its frames, checked on the host.
 //!
-//! `Hello, Started, (Output | Result | Exceeded)*, Exited`; `Fault` may stand instead of anything after `Hello`.
+//! `Hello, Started, (Output | Result | Exceeded)*, Exited`; `Fault` may stand instead of anything after `Hello`, `NotPut`
+//! instead of `Started`.
 
 use crate::frame::{GuestFrame, MAX_FAULT_BYTES, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, VERSION};
 
@@ -97,6 +98,12 @@ impl GuestOrder {
                 }
                 self.step = Step::Ended;
             }
+            (GuestFrame::NotPut { message, .. }, Step::Ready) if self.session_id.is_some() => {
+                if message.len() > MAX_FAULT_BYTES {
+                    return Err(OrderError::Excessive("not put"));
+                }
+                self.step = Step::Ended;
+            }
             (other, _) => return Err(OrderError::Unexpected(name(other))),
         }
         Ok(())
@@ -120,13 +127,14 @@ fn name(frame: &GuestFrame) -> &'static str {
         GuestFrame::Exceeded { .. } => "exceeded",
         GuestFrame::Exited { .. } => "exited",
         GuestFrame::Fault { .. } => "fault",
+        GuestFrame::NotPut { .. } => "not put",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Exit, Stream};
+    use crate::frame::{Exit, NotPut, Stream};
 
     fn running() -> GuestOrder {
         let mut order = GuestOrder::after_hello();
@@ -190,5 +198,22 @@ mod tests {
         let fault = |bytes| GuestFrame::Fault { message: "x".repeat(bytes) };
         running().check(&fault(MAX_FAULT_BYTES)).expect("it fits");
         assert_eq!(running().check(&fault(MAX_FAULT_BYTES + 1)), Err(OrderError::Excessive("fault")));
+    }
+
+    #[test]
+    fn a_file_can_fail_before_the_start_alone_and_nothing_follows() {
+        let not_put = |bytes| GuestFrame::NotPut { reason: NotPut::NoSpace, message: "x".repeat(bytes) };
+        let assigned = || {
+            let mut order = GuestOrder::after_hello();
+            order.assign("ses_1");
+            order
+        };
+        let mut order = assigned();
+        order.check(&not_put(MAX_FAULT_BYTES)).expect("in order");
+        let started = GuestFrame::Started { session_id: "ses_1".into() };
+        assert_eq!(order.check(&started), Err(OrderError::Unexpected("started")));
+        assert_eq!(assigned().check(&not_put(MAX_FAULT_BYTES + 1)), Err(OrderError::Excessive("not put")));
+        assert_eq!(running().check(&not_put(1)), Err(OrderError::Unexpected("not put")));
+        assert_eq!(GuestOrder::after_hello().check(&not_put(1)), Err(OrderError::Unexpected("not put")));
     }
 }

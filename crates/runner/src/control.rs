@@ -51,7 +51,8 @@ pub(crate) fn encode_start(base_env: &[(&str, &str)], start: &Start) -> Result<V
     let limit = MAX_RESULT_BYTES.to_string();
     let count = start.args.len().to_string();
     let mut message = vec![0; 4];
-    let strings = [limit.as_str(), &start.session_id, &count].into_iter();
+    let entrypoint = start.entrypoint.as_deref().unwrap_or("");
+    let strings = [limit.as_str(), &start.session_id, entrypoint, &count].into_iter();
     let strings = strings.chain(start.args.iter().map(String::as_str));
     let strings = strings.chain(env.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
     for string in strings.chain([start.code.as_str()]) {
@@ -131,6 +132,7 @@ mod tests {
             pids: 1,
             output_bytes: 1,
             disk_bytes: 1,
+            entrypoint: Some("src/app.py".into()),
         }
     }
 
@@ -154,6 +156,7 @@ mod tests {
             [
                 "1048576",
                 "ses_1",
+                "src/app.py",
                 "2",
                 "a",
                 "",

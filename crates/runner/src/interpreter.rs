@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The workload's user and group where this process is root: "nobody", who owns nothing.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 /// Open files: what programs expect to have, and the most that they may ask for.
 const OPEN_FILES: (u64, u64) = (1024, 4096);
 

@@ -5,8 +5,9 @@
 //! the program's first process. A backend starts it; nothing else does. Its own few lines for the operator go to
 //! descriptor 2.
 //!
-//! One poll loop ([`supervise`]), and where the sandbox has a way out a thread beside it that carries connections to the
-//! gateway ([`egress`]). Neither allocates what the workload could make grow without bound.
+//! One poll loop ([`supervise`]). Beside it a thread that puts files before the start ([`put`]), and, where the sandbox has a
+//! way out, one that carries connections to the gateway ([`egress`]). None of them allocates what the workload could make
+//! grow without bound.
 
 mod args;
 mod census;
@@ -20,6 +21,7 @@ mod log;
 mod outbox;
 mod output;
 mod processes;
+mod put;
 mod session;
 mod setup;
 mod supervise;

@@ -5,6 +5,8 @@
 //!     any of them --host closes the pipe--> gone          before "started": its end is a fault
 //! ```
 //!
+//! While it waits, files may be put into the working directory.
+//!
 //! Each turn of the loop reads at most one chunk from every pipe, so that no stream silences another. When the host
 //! does not keep up, the workload's pipes are left alone until it does; children are reaped whatever the host does.
 
@@ -18,7 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FAULT_BYTES, OUTPUT_CHUNK_BYTES, Start, Stream};
+use protocol::{
+    Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FAULT_BYTES, OUTPUT_CHUNK_BYTES, Put, Start, Stream,
+};
 use rustix::{event::Timespec, io::Errno, thread::CapabilitySet};
 
 use crate::{
@@ -29,6 +33,7 @@ use crate::{
     log,
     outbox::Outbox,
     processes::{Processes, Rest},
+    put::{Putter, Refused},
     session::Session,
     setup::{self, Sandbox},
 };
@@ -72,6 +77,8 @@ enum End {
     HostGone,
     /// This process cannot go on.
     Fault(String),
+    /// What the host sent could not be put into the working directory.
+    NotPut(Refused),
 }
 
 /// What is known once the program's first process has ended.
@@ -100,6 +107,8 @@ pub(crate) struct Supervisor {
     interpreter: Interpreter,
     from_host: Decoder,
     inbox: Inbox,
+    /// What puts files before the start.
+    putter: Option<Putter>,
     session: Option<Session>,
     census: Option<Census>,
     /// Whether what only starting the language host needs was given up.
@@ -132,6 +141,7 @@ pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartEr
         interpreter,
         from_host: Decoder::new(),
         inbox: Inbox::default(),
+        putter: None,
         session: None,
         census: None,
         settled: false,
@@ -142,10 +152,14 @@ pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartEr
 }
 
 /// Tells the host that this sandbox is of no use, and gives the exit code to leave with.
-pub(crate) fn fault(mut outbox: Outbox, mut message: String) -> ExitCode {
+pub(crate) fn fault(outbox: Outbox, message: String) -> ExitCode {
+    last_words(outbox, message, |message| GuestFrame::Fault { message })
+}
+
+fn last_words(mut outbox: Outbox, mut message: String, frame: impl FnOnce(String) -> GuestFrame) -> ExitCode {
     log::line(&message);
     message.truncate(message.floor_char_boundary(MAX_FAULT_BYTES));
-    outbox.push(&GuestFrame::Fault { message });
+    outbox.push(&frame(message));
     outbox.flush_all(LAST_WORDS);
     ExitCode::FAILURE
 }
@@ -167,6 +181,12 @@ impl Supervisor {
             End::Fault(message) => {
                 self.processes.kill();
                 let code = fault(outbox, message);
+                self.kill_and_wait();
+                code
+            }
+            End::NotPut(Refused { reason, message }) => {
+                self.processes.kill();
+                let code = last_words(outbox, message, |message| GuestFrame::NotPut { reason, message });
                 self.kill_and_wait();
                 code
             }
@@ -235,6 +255,7 @@ impl Supervisor {
         loop {
             match self.from_host.next_frame::<HostFrame>() {
                 Ok(Some(HostFrame::Start(start))) => self.begin(&start)?,
+                Ok(Some(HostFrame::Put(put))) => self.put(put)?,
                 Ok(None) => break,
                 Err(error) => return Err(End::Fault(format!("from the host: {error}"))),
             }
@@ -246,6 +267,19 @@ impl Supervisor {
         Ok(())
     }
 
+    fn put(&mut self, put: Put) -> Result<(), End> {
+        if self.session.is_some() {
+            return Err(End::Fault("the host put a file after the start".to_owned()));
+        }
+        let mut putter = match self.putter.take() {
+            Some(putter) => putter,
+            None => Putter::start(&self.launch.workspace, self.launch.user).map_err(End::NotPut)?,
+        };
+        putter.put(put).map_err(End::NotPut)?;
+        self.putter = Some(putter);
+        Ok(())
+    }
+
     fn begin(&mut self, start: &Start) -> Result<(), End> {
         if self.session.is_some() {
             return Err(End::Fault("the host started a second program".to_owned()));
@@ -254,6 +288,7 @@ impl Supervisor {
             let (ours, theirs) = (self.launch.language.as_str(), start.language.as_str());
             return Err(End::Fault(format!("this sandbox was prepared for {ours}, the program is for {theirs}")));
         }
+        self.putter.take().map_or(Ok(()), Putter::finish).map_err(End::NotPut)?;
         let env: Vec<_> = self.interpreter.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         self.session = Some(Session::new(start, &env).map_err(|error| End::Fault(error.to_string()))?);
         let census = Census::start(start.pids, self.cgroup.take(), self.processes, Instant::now());

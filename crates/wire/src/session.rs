@@ -107,6 +107,8 @@ pub enum FaultCode {
     SandboxFailed,
     /// The sandbox ended without an exit of the workload.
     SandboxLost,
+    /// `source` could not be cloned: it is not there, not allowed, or too large.
+    CloneFailed,
     /// The process through which the session's traffic goes ended before the session did.
     GatewayLost,
     /// The runner inside the sandbox broke the protocol.

@@ -150,6 +150,7 @@ impl Host {
             pids: program.limits.pids,
             output_bytes: program.limits.output_bytes,
             disk_bytes: program.limits.disk_bytes,
+            entrypoint: None,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         Running { id: sandbox.id, _sender: sender, receiver, gateway: sandbox.gateway }
@@ -193,7 +194,7 @@ impl Host {
                 ended = &mut wait, if termination.is_none() => termination = Some(ended.unwrap()),
                 frame = running.receiver.next() => match frame {
                     Ok(Some(frame)) => {
-                        let last = matches!(frame, GuestFrame::Exited { .. } | GuestFrame::Fault { .. });
+                        let last = matches!(frame, GuestFrame::Exited { .. } | GuestFrame::Fault { .. } | GuestFrame::NotPut { .. });
                         if matches!(frame, GuestFrame::Exceeded { .. }) {
                             self.gvisor.kill(&running.id).await.unwrap();
                         }
@@ -275,7 +276,7 @@ impl Seen {
             GuestFrame::Result { json } => self.results.push(text(json)),
             GuestFrame::Exceeded { limit } => self.exceeded.push(limit),
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit.code()),
-            GuestFrame::Fault { message } => self.fault = Some(message),
+            GuestFrame::Fault { message } | GuestFrame::NotPut { message, .. } => self.fault = Some(message),
             GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {}
         }
     }

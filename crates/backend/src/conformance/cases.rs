@@ -1,6 +1,7 @@
 //! The rules, one case each.
 
 mod cancellation;
+mod files;
 mod honest;
 mod lifecycle;
 mod limits;
@@ -61,6 +62,10 @@ cases! {
     honest::a_program_for_another_language_is_a_fault: Backend,
     honest::usage_is_plausible_and_stays_readable: Language,
     honest::files_within_the_limit_are_kept: Language,
+    files::what_was_put_before_the_start_is_there_and_the_programs: Language,
+    files::a_name_that_leads_out_is_refused: Backend,
+    files::nothing_is_replaced: Backend,
+    files::more_than_the_disk_holds_is_refused: Backend,
     limits::output_is_cut_at_its_limit: Language,
     limits::processes_over_the_limit_are_reported: Language,
     limits::threads_over_the_limit_are_reported: Language,

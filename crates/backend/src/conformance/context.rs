@@ -15,7 +15,7 @@ use std::{
 };
 
 use model::{Language, limits::Limits};
-use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, Start, Stream};
+use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, NotPut, Put, Start, Stream};
 use tokio::time::{Instant, sleep};
 
 use super::programs::Program;
@@ -83,6 +83,14 @@ pub(super) struct Running {
     context: Context,
 }
 
+/// What a program gets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Given<'a> {
+    pub(super) args: &'a [&'a str],
+    pub(super) env: &'a [(&'a str, &'a str)],
+    pub(super) files: &'a [Put],
+}
+
 /// What has come out of a sandbox.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -93,6 +101,7 @@ pub(super) struct Seen {
     pub(super) exceeded: Vec<GuestLimit>,
     pub(super) exit: Option<Exit>,
     pub(super) fault: Option<String>,
+    pub(super) not_put: Option<NotPut>,
 }
 
 /// A program whose sandbox is gone.
@@ -118,17 +127,11 @@ impl Context {
 
     /// Starts a program under these limits.
     pub(super) async fn start(&self, program: Program, limits: Limits) -> Checked<Running> {
-        self.start_with(program, limits, &[], &[]).await
+        self.start_with(program, limits, Given::default()).await
     }
 
-    /// The same with arguments and environment.
-    pub(super) async fn start_with(
-        &self,
-        program: Program,
-        limits: Limits,
-        args: &[&str],
-        env: &[(&str, &str)],
-    ) -> Checked<Running> {
+    /// The same with all that can be given to a program.
+    pub(super) async fn start_with(&self, program: Program, limits: Limits, given: Given<'_>) -> Checked<Running> {
         let prepared = self.prepare(&limits).await?;
         let sandbox = self.backend.assign(prepared, &SandboxSpec { limits, gateway: None }).await?;
         let session_id = format!("ses_conformance_{}", self.numbered.fetch_add(1, Ordering::Relaxed));
@@ -137,13 +140,22 @@ impl Context {
             session_id: session_id.clone(),
             language: spoken(self.language),
             code: program.source(self.language).to_owned(),
-            args: args.iter().map(|&text| text.to_owned()).collect(),
-            env: env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            args: given.args.iter().map(|&text| text.to_owned()).collect(),
+            env: given.env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
             pids: limits.pids,
             output_bytes: limits.output_bytes,
             disk_bytes: limits.disk_bytes,
+            entrypoint: None,
         };
-        sender.send(&HostFrame::Start(Box::new(start))).await?;
+        let puts = given.files.iter().cloned().map(HostFrame::Put);
+        for frame in puts.chain([HostFrame::Start(Box::new(start))]) {
+            match sender.send(&frame).await {
+                Ok(()) => {}
+                // A runner that has refused a file is gone; its last frame says so.
+                Err(ChannelError::Io(_)) if !given.files.is_empty() => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
         let context = self.clone();
         Ok(Running { id: sandbox.id, session_id, _sender: sender, receiver, seen: Seen::default(), context })
     }
@@ -244,6 +256,7 @@ impl Seen {
             GuestFrame::Exceeded { limit } => self.exceeded.push(limit),
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit),
             GuestFrame::Fault { message } => self.fault = Some(message),
+            GuestFrame::NotPut { reason, .. } => self.not_put = Some(reason),
             // The channel lets none through after the handshake.
             GuestFrame::Hello { .. } => {}
         }
@@ -264,6 +277,7 @@ impl Ended {
     /// It ended by itself, with this code and within its limits.
     pub(super) fn exited(&self, code: u8) -> Checked {
         ensure!(self.violation.is_none() && self.seen.fault.is_none(), "a fault: {self:?}");
+        ensure!(self.seen.not_put.is_none(), "a file that was not put: {self:?}");
         ensure!(self.seen.started, "an exit without a start: {self:?}");
         ensure!(self.seen.exit == Some(Exit::Code(code)), "not an exit with {code}: {self:?}");
         ensure!(self.termination == Termination::Exited, "not ended by itself: {self:?}");

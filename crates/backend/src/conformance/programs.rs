@@ -45,6 +45,7 @@ programs! {
     FORKS = "forks",
     HALF_FULL = "half_full",
     HONEST = "honest",
+    INPUTS = "inputs",
     MIRROR = "mirror",
     PARENT = "parent",
     PATIENT = "patient",

@@ -60,6 +60,8 @@ pub(super) enum Instruction {
     },
     /// Tries to read a file.
     Read(String),
+    /// Writes out a file that was put into its working directory.
+    Cat(String),
     /// Waits for ever.
     Hang,
     /// The runner, not the program, misbehaves.

@@ -143,6 +143,7 @@ fn ends(instruction: &Instruction) -> bool {
         | Instruction::Name(..)
         | Instruction::Need { .. }
         | Instruction::Read(_)
+        | Instruction::Cat(_)
         | Instruction::Frame(_) => false,
     }
 }

@@ -4,8 +4,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use model::{Language, gateway::ToGateway};
 use protocol::{
-    Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FRAME_BYTES, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, Start,
-    Stream, VERSION,
+    Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FRAME_BYTES, MAX_RESULT_BYTES, NotPut, OUTPUT_CHUNK_BYTES,
+    Put, Start, Stream, VERSION,
 };
 use tokio::{
     io::{AsyncReadExt, DuplexStream},
@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    files::Files,
     gateway::{ModelGateway, Tried},
     inside, mix,
     outbox::Outbox,
@@ -68,7 +69,8 @@ impl Runner {
     }
 
     async fn serve(&mut self) -> Result<Infallible, Stop> {
-        let start = self.start().await?;
+        let mut files = Files::default();
+        let start = self.start(&mut files).await?;
         let own = match self.language {
             Language::Python => protocol::Language::Python,
             Language::Node => protocol::Language::Node,
@@ -91,6 +93,7 @@ impl Runner {
             language: self.language,
             start: &start,
             gateway: gateway.as_mut(),
+            files: &files,
             started: false,
             results: 0,
             last_result: None,
@@ -110,7 +113,8 @@ impl Runner {
         }
     }
 
-    async fn start(&mut self) -> Result<Start, Stop> {
+    /// Takes files until the start comes.
+    async fn start(&mut self, files: &mut Files) -> Result<Start, Stop> {
         let mut decoder = Decoder::new();
         let mut buffer = [0; 2048];
         loop {
@@ -119,12 +123,35 @@ impl Runner {
                 return Err(Stop::Gone);
             }
             decoder.push(&buffer[..read]);
-            match decoder.next_frame::<HostFrame>() {
-                Ok(Some(HostFrame::Start(start))) => return Ok(*start),
-                Ok(None) => {}
-                Err(error) => match fault(&mut self.outbox, format!("from the host: {error}")).await? {},
+            loop {
+                match decoder.next_frame::<HostFrame>() {
+                    Ok(Some(HostFrame::Start(start))) => match files.finish() {
+                        Ok(()) => return Ok(*start),
+                        Err((reason, message)) => match self.not_put(reason, message).await? {},
+                    },
+                    Ok(Some(HostFrame::Put(put))) => self.put(files, put).await?,
+                    Ok(None) => break,
+                    Err(error) => match fault(&mut self.outbox, format!("from the host: {error}")).await? {},
+                }
             }
         }
+    }
+
+    async fn put(&mut self, files: &mut Files, put: Put) -> Result<(), Stop> {
+        let (path, bytes) = (put.path.clone(), put.data.len() as u64);
+        let full = |limit| (NotPut::NoSpace, format!("{path}: the disk is full"), Stop::Over(limit));
+        let put = files.put(put).map_err(|(reason, message)| (reason, message, Stop::Gone));
+        let Err((reason, message, stop)) = put.and_then(|()| self.sandbox.fill(bytes).map_err(full)) else {
+            return Ok(());
+        };
+        let Err(gone) = self.not_put(reason, message).await;
+        Err(if matches!(stop, Stop::Over(_)) { stop } else { gone })
+    }
+
+    async fn not_put(&mut self, reason: NotPut, message: String) -> Result<Infallible, Stop> {
+        self.outbox.say(&GuestFrame::NotPut { reason, message }).await?;
+        self.outbox.flush().await?;
+        Err(Stop::Gone)
     }
 }
 
@@ -153,6 +180,7 @@ struct Play<'a> {
     language: Language,
     start: &'a Start,
     gateway: Option<&'a mut ModelGateway>,
+    files: &'a Files,
     started: bool,
     processes: u32,
     results: u32,
@@ -231,6 +259,10 @@ impl Play<'_> {
             Instruction::Read(path) => {
                 self.outbox.output(Stream::Stdout, inside::read(path).as_bytes()).await?;
             }
+            Instruction::Cat(path) => match self.files.read(path) {
+                Some(content) => self.outbox.output(Stream::Stdout, content).await?,
+                None => return self.raise(&format!("FileNotFoundError: {path}"), 1).await,
+            },
             Instruction::Hang => self.outbox.hang().await?,
             Instruction::Frame(misbehaviour) => self.misbehave(*misbehaviour).await?,
         }

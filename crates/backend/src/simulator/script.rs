@@ -85,6 +85,7 @@ fn instruction(text: &str, line: usize) -> Result<Instruction, String> {
             Instruction::Name(name, address)
         }
         "read" => Instruction::Read(something(rest)?.into()),
+        "cat" => Instruction::Cat(something(rest)?.into()),
         "hang" => nothing(rest, Instruction::Hang)?,
         "frame" => {
             let kinds = Misbehaviour::ALL;

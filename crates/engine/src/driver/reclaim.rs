@@ -58,6 +58,14 @@ impl Driver {
         Ok(found)
     }
 
+    /// The same for what is left of sandboxes besides the workload's.
+    pub(super) async fn reclaim_leftovers(&mut self, mut found: Vec<Draft>) -> Result<Vec<Draft>, GaveUp> {
+        for id in mem::take(&mut self.leftovers) {
+            found.extend(self.reclaim(&id, None).await?);
+        }
+        Ok(found)
+    }
+
     /// Waits until nothing can be left of a boot that was given up. What it made has no name here, but it is among what
     /// stands now without an owner, and the reaper removes it; what gets an owner meanwhile was another session's boot.
     pub(super) async fn outlast_strays(&self) -> Result<(), GaveUp> {

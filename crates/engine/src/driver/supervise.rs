@@ -10,15 +10,19 @@ use backend::{
     Observation, Sandbox, SandboxId, SandboxLimit, Termination,
     channel::{ChannelError, Receiver, Sender},
 };
-use model::phase::{Event, State, Verdict};
-use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
+use model::{
+    audit::Draft,
+    phase::{Event, State, Verdict},
+};
+use protocol::{GuestFrame, GuestLimit, HostFrame, NotPut, Start, Stream};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
 
 use crate::{
     driver::{
         Driver, drained,
-        egress::Egress,
+        egress::{Egress, Heard},
+        inputs::{Inputs, SendError},
         record::{Change, Unrecorded},
     },
     output::{Budget, Output, Tails},
@@ -49,6 +53,12 @@ impl Run {
     pub(super) fn never(verdict: Verdict) -> Self {
         Self { verdict, usage: Usage::default(), given: None, tails: Tails::default(), denials: Vec::new() }
     }
+
+    /// Adds what was heard from a gateway before the workload's.
+    pub(super) fn add(&mut self, heard: Heard) {
+        self.usage.egress_bytes = self.usage.egress_bytes.saturating_add(heard.bytes);
+        self.denials.splice(0..0, heard.denials);
+    }
 }
 
 /// Why the waiting ended.
@@ -59,6 +69,8 @@ enum Decided {
     Exceeded(SandboxLimit),
     /// A limit that the driver watches, or that the runner reported.
     Quota(KillReason),
+    /// A file could not be put into the working directory.
+    NotPut,
     Cancelled(String),
     Drained,
     /// The runner broke the protocol.
@@ -80,9 +92,9 @@ struct Collected {
 }
 
 impl Driver {
-    pub(super) async fn supervise(&mut self, sandbox: Sandbox) -> Run {
+    pub(super) async fn supervise(&mut self, sandbox: Sandbox, mut inputs: Inputs) -> Run {
         let Sandbox { id, channel, gateway } = sandbox;
-        let start = self.start_frame();
+        let start = self.start_frame(&inputs);
         let mut egress = Egress::of(self, gateway);
         let (mut sender, mut receiver) = channel.assign(&self.session.id.to_string());
         let mut collected = Collected {
@@ -92,7 +104,8 @@ impl Driver {
             started: None,
         };
 
-        let decided = self.watch(&id, &start, &mut sender, &mut receiver, &mut egress, &mut collected).await;
+        let decided =
+            self.watch(&id, start, &mut inputs, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
         if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
@@ -100,7 +113,8 @@ impl Driver {
                 self.log_failure("kill", &error);
             }
             if !matches!(decided, Decided::Exited(_) | Decided::Violation(_)) {
-                self.drain(&id, &mut receiver, &mut collected).await;
+                let files = inputs.drafts(self.session.id, self.inner.clock.now());
+                self.drain(&id, &files, &mut receiver, &mut collected).await;
             }
         }
         if self.state == State::Pending {
@@ -108,7 +122,8 @@ impl Driver {
             let overran = collected.handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
             let ran = collected.started.is_some() || overran;
             // If it cannot be recorded, neither can the end, which is the one to tell.
-            let _ = if ran { self.started(&id).await } else { self.provisioned(&id).await };
+            let files = inputs.drafts(self.session.id, self.inner.clock.now());
+            let _ = if ran { self.started(&id, files).await } else { self.provisioned(&id).await };
         }
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
@@ -139,7 +154,8 @@ impl Driver {
     async fn watch(
         &mut self,
         id: &SandboxId,
-        start: &HostFrame,
+        start: HostFrame,
+        inputs: &mut Inputs,
         sender: &mut Sender,
         receiver: &mut Receiver,
         egress: &mut Egress,
@@ -148,11 +164,16 @@ impl Driver {
         let backend = std::sync::Arc::clone(&self.backend);
         let live = std::sync::Arc::clone(&self.live);
         let deadline = self.inner.deadline.clone();
-        let sending = sender.send(start);
+        let files = inputs.drafts(self.session.id, self.inner.clock.now());
+        let patience = START_PATIENCE + inputs.patience();
+        let sending = async {
+            inputs.send(sender).await?;
+            sender.send(&start).await.map_err(SendError::from)
+        };
         let terminated = backend.wait(id);
         tokio::pin!(sending, terminated);
         let (mut sent, mut ended, mut cut_off) = (false, false, false);
-        let mut until = Instant::now() + START_PATIENCE;
+        let mut until = Instant::now() + patience;
 
         loop {
             tokio::select! {
@@ -199,7 +220,11 @@ impl Driver {
                     match result {
                         Ok(()) => collected.handed_over = true,
                         // The pipe closes when the sandbox dies; why it died comes from `wait`.
-                        Err(error) => self.log_failure("start", &error),
+                        Err(SendError::Channel(error)) => self.log_failure("start", &error),
+                        Err(error @ SendError::Spool(_)) => {
+                            self.log_failure("start", &error);
+                            return Decided::NotPut;
+                        }
                     }
                 }
                 frame = receiver.next() => match frame {
@@ -214,7 +239,7 @@ impl Driver {
                         collected.started = Some(now);
                         until = now + Duration::from_millis(self.spec.limits.wall_clock_ms);
                         let guard = self.guard(id, until);
-                        if self.started(id).await.is_err() {
+                        if self.started(id, files.clone()).await.is_err() {
                             // The server's deadline; or the session is another's, and this end is not recorded either.
                             return Decided::Drained;
                         }
@@ -239,16 +264,22 @@ impl Driver {
     }
 
     /// Records sandbox and start together: the sandbox alone is of no use to anybody before.
-    async fn started(&mut self, id: &SandboxId) -> Result<(), Unrecorded> {
-        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }, Event::Started]).await
+    async fn started(&mut self, id: &SandboxId, files: Vec<Draft>) -> Result<(), Unrecorded> {
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }, Event::Started], files).await
     }
 
     /// Records a sandbox whose program never started.
     async fn provisioned(&mut self, id: &SandboxId) -> Result<(), Unrecorded> {
-        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }]).await
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }], Vec::new()).await
     }
 
-    async fn advance<const N: usize>(&mut self, id: &SandboxId, events: [Event; N]) -> Result<(), Unrecorded> {
+    /// `files` come behind the first event.
+    async fn advance<const N: usize>(
+        &mut self,
+        id: &SandboxId,
+        events: [Event; N],
+        files: Vec<Draft>,
+    ) -> Result<(), Unrecorded> {
         let now = self.inner.clock.now();
         let (mut state, mut drafts) = (self.state.clone(), Vec::with_capacity(N));
         for event in events {
@@ -256,6 +287,7 @@ impl Driver {
             state = next;
             drafts.push(draft);
         }
+        drafts.splice(1..1, files);
         self.record(Change { state, drafts, sandbox: Some(id.clone()), result: None }).await
     }
 
@@ -281,6 +313,11 @@ impl Driver {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "runner fault");
                 Some(Decided::Lost("the runner could not run the program"))
             }
+            GuestFrame::NotPut { reason: NotPut::NoSpace, .. } => Some(Decided::Quota(KillReason::DiskExceeded)),
+            GuestFrame::NotPut { reason: NotPut::InTheWay | NotPut::Failed, message } => {
+                tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "not put");
+                Some(Decided::NotPut)
+            }
             GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {
                 unreachable!("the channel's order check lets each through once, before this")
             }
@@ -289,7 +326,7 @@ impl Driver {
 
     /// Takes what an ended sandbox had still written. The patience is with the pipe alone: a start that is recorded late is
     /// recorded whole.
-    async fn drain(&mut self, id: &SandboxId, receiver: &mut Receiver, collected: &mut Collected) {
+    async fn drain(&mut self, id: &SandboxId, files: &[Draft], receiver: &mut Receiver, collected: &mut Collected) {
         let until = Instant::now() + DRAIN_PATIENCE;
         loop {
             let Ok(next) = timeout_at(until, receiver.next()).await else {
@@ -299,7 +336,7 @@ impl Driver {
             match next {
                 Ok(Some(GuestFrame::Started { .. })) => {
                     collected.started = Some(Instant::now());
-                    if self.started(id).await.is_err() {
+                    if self.started(id, files.to_vec()).await.is_err() {
                         return;
                     }
                 }
@@ -312,7 +349,8 @@ impl Driver {
                     GuestFrame::Hello { .. }
                     | GuestFrame::Exceeded { .. }
                     | GuestFrame::Exited { .. }
-                    | GuestFrame::Fault { .. },
+                    | GuestFrame::Fault { .. }
+                    | GuestFrame::NotPut { .. },
                 )) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -326,6 +364,11 @@ impl Driver {
             }
             (Decided::Exited(exit_code), None) => Verdict::Exited { exit_code },
             (Decided::Quota(reason), _) => Verdict::Quota(reason),
+            (Decided::NotPut, Some(SandboxLimit::Disk)) => Verdict::Quota(KillReason::DiskExceeded),
+            (Decided::NotPut, _) => Verdict::Faulted(view::fault(
+                FaultCode::SandboxFailed,
+                "a file could not be put into the working directory",
+            )),
             (Decided::Cancelled(by), _) => Verdict::Cancelled { by },
             (Decided::Drained, _) => Verdict::Faulted(drained()),
             (Decided::CutOff, _) => Verdict::Faulted(view::fault(
@@ -364,7 +407,7 @@ impl Driver {
         own.chain(given).collect()
     }
 
-    fn start_frame(&self) -> HostFrame {
+    fn start_frame(&self, inputs: &Inputs) -> HostFrame {
         HostFrame::Start(Box::new(Start {
             session_id: self.session.id.to_string(),
             language: match self.spec.language {
@@ -377,6 +420,7 @@ impl Driver {
             pids: self.spec.limits.pids,
             output_bytes: self.spec.limits.output_bytes,
             disk_bytes: self.spec.limits.disk_bytes,
+            entrypoint: inputs.entrypoint.clone(),
         }))
     }
 }

@@ -6,13 +6,16 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use backend::{
-    AssignError, Capabilities, DestroyError, Observation, ObserveError, PrepareError, Prepared, Residue, Sandbox,
-    SandboxId, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator,
+    AssignError, Capabilities, Channel, DestroyError, Observation, ObserveError, PrepareError, Prepared, Residue,
+    Sandbox, SandboxId, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator,
 };
+use protocol::{Decoder, GuestFrame, HostFrame, Start, VERSION, encode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 pub(crate) struct Wrapped {
     simulator: Arc<Simulator>,
@@ -22,11 +25,26 @@ pub(crate) struct Wrapped {
     lists_badly: AtomicBool,
     pub(crate) kills: AtomicUsize,
     lists: AtomicUsize,
+    /// What the sandboxes with a way out say instead of running anything: these are the clones.
+    pub(crate) clones: Mutex<Option<Script>>,
 }
+
+/// What a runner says once its program was sent.
+pub(crate) type Script = Arc<dyn Fn(&Start) -> Vec<GuestFrame> + Send + Sync>;
 
 impl Wrapped {
     pub(crate) fn new(simulator: Arc<Simulator>, name: &'static str) -> Self {
         let capabilities = Capabilities { name, ..simulator.capabilities().clone() };
+        Self::able(simulator, capabilities)
+    }
+
+    /// One that says that it can clone.
+    pub(crate) fn cloning(simulator: Arc<Simulator>) -> Self {
+        let capabilities = Capabilities { executes: true, egress_allowlist: true, ..simulator.capabilities().clone() };
+        Self::able(simulator, capabilities)
+    }
+
+    fn able(simulator: Arc<Simulator>, capabilities: Capabilities) -> Self {
         Self {
             simulator,
             capabilities,
@@ -34,6 +52,7 @@ impl Wrapped {
             lists_badly: AtomicBool::new(false),
             kills: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
+            clones: Mutex::default(),
         }
     }
 
@@ -55,7 +74,14 @@ impl SessionBackend for Wrapped {
     }
 
     async fn prepare(&self, shape: &Shape) -> Result<Prepared, PrepareError> {
-        self.simulator.prepare(shape).await
+        let prepared = self.simulator.prepare(shape).await?;
+        let script = self.clones.lock().unwrap().clone().filter(|_| shape.egress);
+        let Some(script) = script else { return Ok(prepared) };
+        let (host, guest) = tokio::io::duplex(1 << 20);
+        tokio::spawn(play(guest, script));
+        let (reader, writer) = tokio::io::split(host);
+        let channel = Channel::handshake(reader, writer, Duration::from_secs(5)).await.unwrap();
+        Ok(Prepared { channel, ..prepared })
     }
 
     async fn assign(&self, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {
@@ -88,5 +114,20 @@ impl SessionBackend for Wrapped {
             return Err(ObserveError::Unreachable { step: "list", source: std::io::Error::other("as ordered") });
         }
         self.simulator.list().await
+    }
+}
+
+/// A runner that says what it was told to say. Silent when that is nothing.
+async fn play(mut pipe: DuplexStream, script: Script) {
+    pipe.write_all(&encode(&GuestFrame::Hello { version: VERSION }).unwrap()).await.unwrap();
+    let (mut decoder, mut buffer) = (Decoder::new(), vec![0; 1 << 16]);
+    while let Ok(count @ 1..) = pipe.read(&mut buffer).await {
+        decoder.push(&buffer[..count]);
+        while let Some(frame) = decoder.next_frame::<HostFrame>().unwrap() {
+            let HostFrame::Start(start) = frame else { panic!("a file for a clone") };
+            for frame in script(&start) {
+                let _ = pipe.write_all(&encode(&frame).unwrap()).await;
+            }
+        }
     }
 }

@@ -46,10 +46,14 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) async fn world_with(config: Config) -> World {
+    world_on(config, |simulator| Wrapped::new(simulator, "simulator")).await
+}
+
+pub(crate) async fn world_on(config: Config, wrap: impl FnOnce(Arc<Simulator>) -> Wrapped) -> World {
     let folder = tempfile::tempdir().unwrap();
     let store = Sqlite::open(&folder.path().join("engine.db")).await.unwrap();
     let simulator = Arc::new(Simulator::new(SimulatorConfig::default()));
-    let backend = Arc::new(Wrapped::new(Arc::clone(&simulator), "simulator"));
+    let backend = Arc::new(wrap(Arc::clone(&simulator)));
     let orders = Arc::new(Orders::default());
     let faulty = Faulty { store: Arc::new(store.clone()), orders: Arc::clone(&orders) };
     let engine = start(config, Arc::new(faulty), backend.clone()).await;

@@ -3,8 +3,8 @@
 //
 // The runner starts it ahead of the session and sends one message over descriptor 3: a 4-byte big-endian length and
 // that many bytes, made of strings that each have such a length in front. In order: the largest result in bytes, the
-// session's id, the number of arguments, the arguments, names and values of the whole environment in turn, and last
-// the program.
+// session's id, the file that the program is (empty when it is text alone), the number of arguments, the arguments,
+// names and values of the whole environment in turn, and last the program.
 //
 // Towards the runner: one byte of kind ("S" started, "R" result), a 4-byte length, the payload.
 ((require) => {
@@ -14,6 +14,7 @@
   const { stringify, parse } = JSON;
 
   const CHANNEL = 3;
+  const folder = (file) => file.slice(0, file.lastIndexOf('/'));
   // What is loaded only when it is needed. In a snapshot, `require` itself gives no module any more without a warning.
   const builtin = (name) => Module.createRequire('/')(name);
   // Deeper values are legal JSON, but many parsers refuse them.
@@ -109,9 +110,9 @@
   }
 
   // Writes the program where its own tools expect it (fork, Worker, relative imports); never over a file.
-  function place(program, names) {
+  function place(program, names, directory = process.cwd()) {
     for (const name of names) {
-      const file = `${process.cwd()}/${name}`;
+      const file = `${directory}/${name}`;
       let descriptor;
       try {
         descriptor = fs.openSync(file, 'wx', 0o644);
@@ -148,16 +149,20 @@
     return compiles(`(async () => {${program.replace(/^#!.*/, '')}\n})`) === true;
   }
 
-  function runModule(program) {
+  function runModule(program, own) {
     const shim =
       'data:text/javascript,const e=globalThis.enclave;export default e;export const {result,binding,session_id}=e';
     const text = program.replace(
       /(\bimport\s*(?:\(\s*|[\w$*{}\s,]+?\s*from\s*)?)(['"])enclave\2/g,
       (_, before) => `${before}'${shim}'`,
     );
-    const file = place(text, ['main.mjs', '.enclave-main.mjs']);
-    const base = file ?? `${process.cwd()}/main.mjs`;
-    process.argv[1] = base;
+    let file;
+    if (own === undefined) file = place(text, ['main.mjs', '.enclave-main.mjs']);
+    // What Node would not take for a module, or is not what it was, is run from a file beside it.
+    else if (own.endsWith('.mjs') && text === program) file = own;
+    else file = place(text, ['.enclave-main.mjs'], folder(own));
+    const base = file ?? own ?? `${process.cwd()}/main.mjs`;
+    process.argv[1] = own ?? base;
     Object.defineProperty(globalThis, 'require', { value: Module.createRequire(base), writable: true, configurable: true });
     let settled = false;
     process.on('exit', () => {
@@ -174,11 +179,11 @@
     importer.exports(url).finally(() => (settled = true));
   }
 
-  function runScript(program) {
-    const file = place(program, ['main.js', '.enclave-main.js']) ?? `${process.cwd()}/main.js`;
+  function runScript(program, own) {
+    const file = own ?? place(program, ['main.js', '.enclave-main.js']) ?? `${process.cwd()}/main.js`;
     process.argv[1] = file;
     const main = Object.assign(new Module(file, null), { id: '.', filename: file });
-    main.paths = Module._nodeModulePaths(process.cwd());
+    main.paths = Module._nodeModulePaths(folder(file));
     process.mainModule = main;
     Module._cache[file] = main;
     send('S', []);
@@ -188,7 +193,7 @@
   }
 
   return function main() {
-    const [limit, session_id, count, ...rest] = receive();
+    const [limit, session_id, entrypoint, count, ...rest] = receive();
     const program = rest.pop().replace(/^\uFEFF/, '');
     const args = rest.splice(0, Number(count));
     for (const name of Object.keys(process.env)) delete process.env[name];
@@ -213,7 +218,7 @@
         return url;
       },
     });
-    (isModule(program) ? runModule : runScript)(program);
+    (isModule(program) ? runModule : runScript)(program, entrypoint ? `${process.cwd()}/${entrypoint}` : undefined);
   };
 })
 // How this file is called in the stack traces in which it appears.

@@ -1,7 +1,8 @@
 # The Python language host. The runner starts it ahead of the session, hands it the text of enclave.py as ENCLAVE,
 # and sends one message over descriptor 3: a 4-byte big-endian length and that many bytes, made of strings that each
-# have such a length in front. In order: the largest result in bytes, the session's id, the number
-# of arguments, the arguments, names and values of the whole environment in turn, and last the program.
+# have such a length in front. In order: the largest result in bytes, the session's id, the file that the program is
+# (empty when it is text alone), the number of arguments, the arguments, names and values of the whole environment in
+# turn, and last the program.
 #
 # Towards the runner: one byte of kind ("S" started, "R" result), a 4-byte length, the payload.
 
@@ -148,7 +149,7 @@ def host():
     sys.stdout.reconfigure(line_buffering=True)
     enclave = module(ENCLAVE)
     enclave._send = send = sender()
-    limit, enclave.session_id, count, *rest = receive()
+    limit, enclave.session_id, entrypoint, count, *rest = receive()
     enclave._max_result_bytes = int(limit)
     program = rest.pop().removeprefix("\ufeff")
     args, env = rest[: int(count)], rest[int(count) :]
@@ -157,8 +158,12 @@ def host():
     if "TZ" in os.environ:
         __import__("time").tzset()
     sys.meta_path.insert(0, SpawnedChildren)
-    sys.path[:0] = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    path, placed = place(program, ("main.py", ".enclave-main.py"))
+    if entrypoint:
+        path, placed = os.path.join(os.getcwd(), entrypoint), True
+    else:
+        path, placed = place(program, ("main.py", ".enclave-main.py"))
+    own = dict.fromkeys((os.path.dirname(path), os.getcwd()))
+    sys.path[:0] = [*own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv[:] = [path, *args]
     sys.orig_argv[:] = [sys.executable, *sys.argv]
     send(b"", b"S")

@@ -6,5 +6,6 @@ mod hostile;
 mod node;
 mod output;
 mod pid1;
+mod put;
 mod python;
 mod support;

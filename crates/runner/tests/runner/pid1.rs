@@ -7,7 +7,7 @@ use protocol::{Exit, GuestLimit, HostFrame, Language};
 use crate::support::{Case, NOBODY, has, is_root, python};
 
 /// Puts the case into namespaces of its own, with a file system of 8 MiB to be its disk; says what is missing.
-fn sandboxed(test: &str, case: Case) -> Option<Case> {
+pub(crate) fn sandboxed(test: &str, case: Case) -> Option<Case> {
     let possible =
         is_root() && Command::new("unshare").args(["-pfm", "--mount-proc", "true"]).status().is_ok_and(|s| s.success());
     if !possible {

@@ -16,7 +16,7 @@ fn a_program_prints_and_hands_in_a_result() {
     let run = python("print('hi')\nenclave.result({'a': [1, 2.5, None, True, 'é']})").run();
     assert_eq!(run.clean(), "hi\n");
     assert_eq!(run.result().as_deref(), Some(r#"{"a":[1,2.5,null,true,"é"]}"#));
-    assert!(matches!(run.frames[..2], [GuestFrame::Hello { version: 1 }, GuestFrame::Started { .. }]));
+    assert!(matches!(run.frames[..2], [GuestFrame::Hello { version: protocol::VERSION }, GuestFrame::Started { .. }]));
 }
 
 #[test]

@@ -87,6 +87,7 @@ impl Case {
             pids: 128,
             output_bytes: 64 << 20,
             disk_bytes: 1 << 30,
+            entrypoint: None,
         };
         let options = ["--language", language.as_str(), "--workspace", workspace.to_str().expect("text")];
         Self { start, dir, options: options.map(String::from).into(), path: path(), wrapper: vec![] }

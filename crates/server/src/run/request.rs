@@ -5,24 +5,29 @@ use std::{
     fs::File,
     io::{self, Read},
     net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
 use ipnet::IpNet;
-use wire::{CreateSession, Egress, EgressMode, EgressRule, EgressTarget, Language, Limits};
+use wire::{CreateSession, Egress, EgressMode, EgressRule, EgressTarget, GitSource, Language, Limits, Source};
 
 use crate::settings::values;
 
 /// No server takes more in one request; the file is not read to its end to find that out.
 const MAX_PROGRAM_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What a repository calls its default branch.
+const DEFAULT_REF: &str = "HEAD";
+
 /// The program and its policy.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ProgramArgs {
     /// The program, or - for standard input
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "git", conflicts_with = "git")]
+    file: Option<PathBuf>,
     /// Arguments of the program. Not for secrets: shown in the session
     #[arg(value_name = "ARGS", last = true)]
     args: Vec<String>,
@@ -57,6 +62,21 @@ pub(super) struct ProgramArgs {
     /// Binding that it may use, by name or id; may be repeated
     #[arg(long = "bind", value_name = "BINDING", help_heading = "Network")]
     bind: Vec<String>,
+    /// Repository that the program comes out of, and its branch, tag or whole commit id: https://example.org/repo#main
+    #[arg(long, value_name = "URL[#REF]", requires = "entrypoint", help_heading = "Source")]
+    git: Option<String>,
+    /// File of the repository to run
+    #[arg(long, value_name = "FILE", requires = "git", help_heading = "Source")]
+    entrypoint: Option<String>,
+    /// Directory of the repository that becomes the working directory
+    #[arg(long, value_name = "DIR", requires = "git", help_heading = "Source")]
+    subpath: Option<String>,
+    /// Binding of kind git that adds the credential of a private repository
+    #[arg(long, value_name = "BINDING", requires = "git", help_heading = "Source")]
+    credential: Option<String>,
+    /// File to put into the working directory, under its own name or another; may be repeated
+    #[arg(long = "file", value_name = "LOCAL[:PATH]", help_heading = "Source")]
+    files: Vec<String>,
     /// Variable of the program's environment; may be repeated. Not for secrets: shown in the session
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
@@ -77,6 +97,8 @@ pub(super) enum ProgramError {
     TooLarge(PathBuf),
     #[error("{} is not UTF-8", .0.display())]
     NotText(PathBuf),
+    #[error("--file {0:?} has no name: LOCAL:PATH")]
+    NoName(String),
     #[error("--{option} {name} is given twice")]
     Twice { option: &'static str, name: String },
 }
@@ -84,9 +106,22 @@ pub(super) enum ProgramError {
 impl ProgramArgs {
     /// Reads the program and puts the request together.
     pub(super) fn request(self) -> Result<CreateSession, ProgramError> {
-        let language = self.language.unwrap_or_else(|| by_extension(&self.file));
+        let program = self.file.as_deref().or(self.entrypoint.as_deref().map(Path::new));
+        let language = self.language.unwrap_or_else(|| program.map(by_extension).unwrap_or_default());
+        let source = self.git.map(|git| {
+            let (repo, reference) = git.rsplit_once('#').unwrap_or((&git, DEFAULT_REF));
+            Source::Git(GitSource {
+                repo: repo.to_owned(),
+                reference: reference.to_owned(),
+                subpath: self.subpath,
+                entrypoint: self.entrypoint.unwrap_or_default(),
+                credential: self.credential,
+            })
+        });
         Ok(CreateSession {
-            code: Some(read(&self.file)?),
+            code: self.file.as_deref().map(text).transpose()?,
+            source,
+            files: self.files.iter().map(|given| file(given)).collect::<Result<_, _>>()?,
             language,
             limits: Limits {
                 cpu: self.cpu,
@@ -111,7 +146,26 @@ impl ProgramArgs {
     }
 }
 
-fn read(path: &Path) -> Result<String, ProgramError> {
+/// A file for the working directory. What comes behind the last colon is its name there.
+fn file(given: &str) -> Result<wire::File, ProgramError> {
+    let (local, path) = given.rsplit_once(':').map_or((given, None), |(local, path)| (local, Some(path)));
+    let local = Path::new(local);
+    let name = || local.file_name().and_then(|name| name.to_str());
+    let path = path.or_else(name).filter(|path| !path.is_empty()).ok_or_else(|| ProgramError::NoName(given.into()))?;
+    let bytes = bytes(local)?;
+    let executable = std::fs::metadata(local).is_ok_and(|of| of.permissions().mode() & 0o111 != 0);
+    let (content, content_base64) = match String::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),
+    };
+    Ok(wire::File { path: path.to_owned(), content, content_base64, mode: executable.then_some(0o755) })
+}
+
+fn text(path: &Path) -> Result<String, ProgramError> {
+    String::from_utf8(bytes(path)?).map_err(|_| ProgramError::NotText(path.to_owned()))
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, ProgramError> {
     let unreadable = |source| ProgramError::Unreadable { path: path.to_owned(), source };
     let source: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(unreadable)?) };
@@ -120,7 +174,7 @@ fn read(path: &Path) -> Result<String, ProgramError> {
     if bytes.len() as u64 > MAX_PROGRAM_BYTES {
         return Err(ProgramError::TooLarge(path.to_owned()));
     }
-    String::from_utf8(bytes).map_err(|_| ProgramError::NotText(path.to_owned()))
+    Ok(bytes)
 }
 
 fn by_extension(path: &Path) -> Language {
@@ -223,6 +277,53 @@ mod tests {
         assert_eq!(request.env, BTreeMap::from([("A".into(), "b=c".into())]));
         assert_eq!(request.labels, BTreeMap::from([("team".into(), "x".into())]));
         assert_eq!(request.image.as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn a_repository_stands_in_the_place_of_a_program() {
+        let line = "--git https://example.org/a/b#v1 --entrypoint app/main.mjs --subpath sub --credential github";
+        let asked = request(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
+        let source = GitSource {
+            repo: "https://example.org/a/b".into(),
+            reference: "v1".into(),
+            subpath: Some("sub".into()),
+            entrypoint: "app/main.mjs".into(),
+            credential: Some("github".into()),
+        };
+        assert_eq!((asked.code, asked.source, asked.language), (None, Some(Source::Git(source)), Language::Node));
+        let asked = request(&["--git", "https://example.org/a", "--entrypoint", "a.py", "--", "x"]).unwrap();
+        let Some(Source::Git(source)) = asked.source else { panic!("no source") };
+        assert_eq!((source.reference.as_str(), asked.args), ("HEAD", vec!["x".to_owned()]));
+        for line in [
+            &["--git", "https://example.org/a"][..],
+            &["--entrypoint", "a.py", "/dev/null"],
+            &["/dev/null", "--git", "https://example.org/a", "--entrypoint", "a.py"],
+            &["--credential", "github", "/dev/null"],
+        ] {
+            assert!(request(line).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn files_come_along_under_their_name_or_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (plain, tool) = (dir.path().join("in.txt"), dir.path().join("tool"));
+        std::fs::write(&plain, "text").unwrap();
+        std::fs::write(&tool, b"\xff").unwrap();
+        std::fs::set_permissions(&tool, PermissionsExt::from_mode(0o700)).unwrap();
+        let (plain, tool) = (plain.to_str().unwrap(), format!("{}:bin/tool", tool.display()));
+        let asked = request(&["/dev/null", "--file", plain, "--file", &tool]).unwrap();
+        let text = wire::File { path: "in.txt".into(), content: Some("text".into()), ..wire::File::default() };
+        let bytes = wire::File {
+            path: "bin/tool".into(),
+            content: None,
+            content_base64: Some("/w==".into()),
+            mode: Some(0o755),
+        };
+        assert_eq!(asked.files, [text, bytes]);
+        assert!(request(&["/dev/null", "--file", "/"]).unwrap_err().contains("has no name"));
+        assert!(request(&["/dev/null", "--file", &format!("{plain}:")]).unwrap_err().contains("has no name"));
+        assert!(request(&["/dev/null", "--file", "/nonexistent"]).unwrap_err().contains("cannot be read"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     PrepareError, SandboxId, SandboxLimit, Shape, Termination,
     conformance::{
-        context::{Checked, Context, ensure, is_gone},
+        context::{Checked, Context, Given, ensure, is_gone},
         programs::{BALLOON, HONEST, MIRROR, PATIENT},
     },
 };
@@ -152,7 +152,8 @@ pub(super) async fn ten_sandboxes_at_once_do_not_notice_each_other(context: Cont
         let context = &context;
         async move {
             let own = format!("number {number}");
-            let running = context.start_with(MIRROR, limits, &[&own], &[("OWN", &own)]).await?;
+            let running =
+                context.start_with(MIRROR, limits, Given { args: &[&own], env: &[("OWN", &own)], files: &[] }).await?;
             let id = running.id.clone();
             let ended = running.finish().await?;
             ended.exited(0)?;

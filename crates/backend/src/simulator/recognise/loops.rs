@@ -159,6 +159,7 @@ fn multiply(instruction: Instruction, times: u64) -> Option<Instruction> {
         | Instruction::Name(..)
         | Instruction::Need { .. }
         | Instruction::Read(_)
+        | Instruction::Cat(_)
         | Instruction::Frame(_) => return None,
     })
 }
