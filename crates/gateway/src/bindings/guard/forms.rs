@@ -16,7 +16,7 @@ use base64::{
 };
 use zeroize::Zeroizing;
 
-/// Shorter encoded forms are found in innocent text; a secret that the API accepts (8 bytes) has none as short as this.
+/// Shorter forms that are not the secret itself are found in innocent text; a secret that the API accepts (8 bytes) has none as short as this.
 const MIN_ENCODED_BYTES: usize = 8;
 
 /// All forms together may have so many bytes for the fast automaton, which takes about 512 bytes of memory for each.
@@ -115,7 +115,7 @@ fn add(forms: &mut Vec<Zeroizing<Vec<u8>>>, secret: &[u8]) {
     let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
     // The scanner's other eye sees no line breaks, so a secret of several lines is also looked for without.
     let unbroken: Zeroizing<Vec<u8>> = Zeroizing::new(secret.iter().copied().filter(|byte| !is_break(byte)).collect());
-    if unbroken.is_empty() {
+    if secret.is_empty() {
         return;
     }
     if unbroken.contains(&b' ') {
@@ -131,7 +131,9 @@ fn add(forms: &mut Vec<Zeroizing<Vec<u8>>>, secret: &[u8]) {
         .map(Zeroizing::new)
         .filter(|form| form.len() >= MIN_ENCODED_BYTES);
     forms.extend(encoded);
-    forms.push(unbroken);
+    if unbroken.len() >= MIN_ENCODED_BYTES {
+        forms.push(unbroken);
+    }
     forms.push(Zeroizing::new(secret.to_vec()));
 }
 
