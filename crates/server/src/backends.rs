@@ -80,7 +80,6 @@ impl NoGvisor {
                 OpenError::Instance(_)
                 | OpenError::StateDir { .. }
                 | OpenError::Cgroup(_)
-                | OpenError::Gateway { .. }
                 | OpenError::Process { .. }
                 | OpenError::Boot(_),
             ) => "`enclave doctor` tries every part, and says what each needs",

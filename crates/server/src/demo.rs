@@ -5,23 +5,31 @@
 
 mod cases;
 pub(crate) mod residue;
+mod upstream;
 
 use std::{
     io::{IsTerminal, Write},
     path::Path,
     process::ExitCode,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::Args;
 use client::Client;
+use engine::Ids;
 use futures::StreamExt;
 use serde::Serialize;
-use wire::{AuditType, CreateSession, Session, SessionResult, StreamFrame};
+use wire::{
+    AuditType, BindingAllow, BindingKind, BindingSecret, BindingSpec, BindingUpstream, CreateBinding, CreateSession,
+    Egress, EgressMode, Session, SessionResult, StreamFrame,
+};
 
 use crate::{
-    demo::cases::{Canary, Case},
+    demo::{
+        cases::{BINDING, Canary, Case, Stage},
+        upstream::Upstream,
+    },
     embedded::{Embedded, EmbeddedOptions},
 };
 
@@ -58,7 +66,10 @@ struct Report {
 /// Runs all cases.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new();
-    let embedded = Embedded::start(EmbeddedOptions { backend: args.backend }).await?;
+    let upstream = Upstream::start(token()).await.context("start the demo's own service")?;
+    // Loopback is the host itself, which no session may reach unless the deployment permits it.
+    let permit = Some(format!("127.0.0.1/32:{}", upstream.port));
+    let embedded = Embedded::start(EmbeddedOptions { backend: args.backend, permit }).await?;
     let client = embedded.client();
     let backend = client.backends().await?.items.into_iter().next().context("the server has a backend")?;
     screen.say(&format!("backend   {} ({})", backend.name, backend.isolation.as_str()));
@@ -69,11 +80,13 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     screen.say("");
 
     let canary = Canary::plant().context("plant the host's canary")?;
+    client.create_binding(&binding(&upstream)).await.context("make the binding")?;
+    let stage = Stage { canary, upstream, executes: backend.executes };
     let (mut checks, mut sessions) = (Vec::new(), Vec::new());
-    for case in cases::all(&canary) {
+    for case in cases::all(&stage) {
         screen.say(&format!("{}: {}", case.name, case.story));
         let began = Instant::now();
-        let (check, session) = match attempt(&client, &case, &canary, &mut screen).await {
+        let (check, session) = match attempt(&client, &case, &stage, &mut screen).await {
             Ok((check, session)) => (check, Some(session)),
             Err(error) => (failed(&case, &error, began), None),
         };
@@ -81,6 +94,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         sessions.extend(session);
         checks.push(check);
     }
+    checks.push(secret_check(&client, &sessions, embedded.data(), &stage.upstream.token, &mut screen).await);
     checks.push(residue_check(&client, &sessions, embedded.data(), &mut screen).await);
     let began = Instant::now();
     let verified = embedded.shutdown_and_verify().await;
@@ -96,17 +110,17 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn attempt(
-    client: &Client,
-    case: &Case,
-    canary: &Canary,
-    screen: &mut Screen,
-) -> anyhow::Result<(Check, Session)> {
+async fn attempt(client: &Client, case: &Case, stage: &Stage, screen: &mut Screen) -> anyhow::Result<(Check, Session)> {
     let request = CreateSession {
         code: Some(case.code.to_owned()),
         language: case.language,
         limits: case.limits,
         env: case.env.clone(),
+        egress: Egress {
+            mode: if case.allow.is_some() { EgressMode::Allowlist } else { EgressMode::DenyAll },
+            allow: case.allow.clone().unwrap_or_default(),
+        },
+        service_bindings: case.bind.clone(),
         ..CreateSession::default()
     };
     let began = Instant::now();
@@ -133,7 +147,7 @@ async fn attempt(
     let ms = since(began);
     let result = result.context("the stream ended without a result")?;
     let session = client.session(created.id).await?;
-    let observed = observe(case, &result, canary);
+    let observed = observe(case, &result, stage);
     let ok = observed == case.expected;
     Ok((Check { name: case.name, expected: case.expected.clone(), observed, ok, ms }, session))
 }
@@ -144,7 +158,7 @@ fn since(began: Instant) -> u64 {
 }
 
 /// What happened, in the words of the expectation.
-fn observe(case: &Case, result: &SessionResult, canary: &Canary) -> String {
+fn observe(case: &Case, result: &SessionResult, stage: &Stage) -> String {
     let outcome = serde_json::to_value(result.outcome).ok();
     let mut words = outcome.as_ref().and_then(|word| word.as_str()).unwrap_or("unknown").to_owned();
     if let Some(reason) = result.kill_reason {
@@ -154,7 +168,7 @@ fn observe(case: &Case, result: &SessionResult, canary: &Canary) -> String {
         words = format!("{words}: {}", fault.detail);
     }
     if let Some(judge) = case.judge {
-        words = format!("{words}; {}", judge(result.value().as_ref(), canary));
+        words = format!("{words}; {}", judge(result, stage));
     }
     words
 }
@@ -162,6 +176,71 @@ fn observe(case: &Case, result: &SessionResult, canary: &Canary) -> String {
 fn failed(case: &Case, error: &anyhow::Error, began: Instant) -> Check {
     let ms = since(began);
     Check { name: case.name, expected: case.expected.clone(), observed: format!("{error:#}"), ok: false, ms }
+}
+
+/// A token that nobody has seen.
+fn token() -> String {
+    let random = || hex::encode(Ids::from_os().bytes());
+    format!("demo-{}{}", random(), random())
+}
+
+/// The demo's own service, for programs that are not given its token.
+fn binding(upstream: &Upstream) -> CreateBinding {
+    CreateBinding {
+        spec: BindingSpec {
+            name: BINDING.to_owned(),
+            kind: BindingKind::Bearer,
+            upstream: BindingUpstream { url: format!("http://127.0.0.1:{}", upstream.port), ca_pem: None },
+            allow: vec![BindingAllow { methods: vec!["GET".into()], paths: Vec::new() }],
+            budget: None,
+        },
+        secret: BindingSecret { value: upstream.token.clone(), ..BindingSecret::default() },
+    }
+}
+
+/// The token is nowhere but where it has to be: not in what is told of the sessions, not in a file of the server.
+async fn secret_check(client: &Client, sessions: &[Session], data: &Path, token: &str, screen: &mut Screen) -> Check {
+    screen.say("token: hunted in results, audit trails and every file of the server");
+    let began = Instant::now();
+    let (mut searched, mut copies) = (0, Vec::new());
+    for session in sessions {
+        let told = match (client.result(session.id, Duration::ZERO).await, client.audit(session.id, None).await) {
+            (Ok(result), Ok(page)) => serde_json::to_string(&(result, page)).unwrap_or_default(),
+            (Err(error), _) | (_, Err(error)) => {
+                copies.push(format!("{}: {error}", session.id));
+                continue;
+            }
+        };
+        searched += 1;
+        if told.contains(token) {
+            copies.push(format!("what is told of {}", session.id));
+        }
+    }
+    let mut folders = vec![data.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                searched += 1;
+                if bytes.windows(token.len()).any(|window| window == token.as_bytes()) {
+                    copies.push(path.display().to_string());
+                }
+            }
+        }
+    }
+    screen.detail(&format!("searched {searched} results, trails and files"));
+    let observed = if copies.is_empty() { "0 copies".to_owned() } else { copies.join("; ") };
+    let check = Check {
+        name: "token",
+        expected: "0 copies".into(),
+        ok: searched > sessions.len() && observed == "0 copies",
+        observed,
+        ms: since(began),
+    };
+    screen.verdict(&check, None);
+    check
 }
 
 /// Nothing is left: the audit log says so, and so does a look at the host.

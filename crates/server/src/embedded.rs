@@ -47,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct EmbeddedOptions {
     /// Name of the backend; the strongest that works when none.
     pub(crate) backend: Option<String>,
+    /// The key `egress_permit`, if not what the environment says.
+    pub(crate) permit: Option<String>,
 }
 
 /// A running server.
@@ -149,6 +151,7 @@ fn settings(options: EmbeddedOptions, data_dir: &Path) -> anyhow::Result<Setting
         ("database_url", format!("sqlite:{data_dir}/enclave.db")),
     ]);
     decided.extend(options.backend.map(|backend| ("backend", backend)));
+    decided.extend(options.permit.map(|permit| ("egress_permit", permit)));
     if std::env::var_os("ENCLAVE_LOG_LEVEL").is_none_or(|level| level.is_empty()) {
         // The terminal belongs to the program that is run.
         decided.insert("log_level", "error".to_owned());
@@ -209,7 +212,7 @@ mod tests {
     async fn nobody_but_the_command_itself_gets_in_and_nothing_stays() {
         let temp = tempfile::tempdir().unwrap();
         let parent = temp.path().join("embedded");
-        let options = EmbeddedOptions { backend: Some("simulator".into()) };
+        let options = EmbeddedOptions { backend: Some("simulator".into()), ..EmbeddedOptions::default() };
         let embedded = Embedded::start_in(&parent, options).await.unwrap();
         let client = embedded.client();
         let stranger = Client::new(client.base_url().as_str(), None).unwrap();
@@ -227,7 +230,12 @@ mod tests {
     async fn a_start_that_fails_leaves_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let parent = temp.path().join("embedded");
-        let error = Embedded::start_in(&parent, EmbeddedOptions { backend: Some("docker".into()) }).await.unwrap_err();
+        let error = Embedded::start_in(
+            &parent,
+            EmbeddedOptions { backend: Some("docker".into()), ..EmbeddedOptions::default() },
+        )
+        .await
+        .unwrap_err();
         assert!(error.to_string().contains("does not have the backend docker yet"), "{error:#}");
         assert_eq!(fs::read_dir(&parent).unwrap().count(), 0);
     }

@@ -104,7 +104,7 @@ async fn on_embedded(
     screen: &mut Screen,
     signals: &Signals,
 ) -> anyhow::Result<ExitCode> {
-    let embedded = match Embedded::start(EmbeddedOptions { backend }).await {
+    let embedded = match Embedded::start(EmbeddedOptions { backend, ..EmbeddedOptions::default() }).await {
         Ok(embedded) => embedded,
         Err(error) => {
             let code = if error.is::<ConfigError>() { exit::REFUSED } else { exit::UNREACHABLE };

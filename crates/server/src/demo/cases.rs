@@ -8,7 +8,9 @@ use std::{
 };
 
 use serde_json::Value;
-use wire::{Language, Limits};
+use wire::{EgressRule, EgressTarget, Language, Limits, SessionResult};
+
+use crate::demo::upstream::Upstream;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -20,10 +22,25 @@ pub(super) struct Case {
     pub(super) code: &'static str,
     pub(super) limits: Limits,
     pub(super) env: BTreeMap<String, String>,
+    /// What it may reach; nothing, and no gateway either, when none.
+    pub(super) allow: Option<Vec<EgressRule>>,
+    /// Bindings that it may use.
+    pub(super) bind: Vec<String>,
     pub(super) expected: String,
     /// Puts the program's result into words that can be compared.
-    pub(super) judge: Option<fn(Option<&Value>, &Canary) -> String>,
+    pub(super) judge: Option<fn(&SessionResult, &Stage) -> String>,
 }
+
+/// What the programs play on.
+pub(super) struct Stage {
+    pub(super) canary: Canary,
+    pub(super) upstream: Upstream,
+    /// Whether programs really run.
+    pub(super) executes: bool,
+}
+
+/// The binding that leads to the demo's own service.
+pub(super) const BINDING: &str = "demo-api";
 
 /// What only the host knows and has: if a program comes back with any of it, or arrives there, the sandbox leaks.
 pub(super) struct Canary {
@@ -77,7 +94,8 @@ impl Canary {
 }
 
 /// All of them, in the order of the demo.
-pub(super) fn all(canary: &Canary) -> Vec<Case> {
+pub(super) fn all(stage: &Stage) -> Vec<Case> {
+    let Stage { canary, upstream, .. } = stage;
     let python = |name, story, code, limits, expected: &str| Case {
         name,
         story,
@@ -85,6 +103,8 @@ pub(super) fn all(canary: &Canary) -> Vec<Case> {
         code,
         limits,
         env: BTreeMap::new(),
+        allow: None,
+        bind: Vec::new(),
         expected: expected.to_owned(),
         judge: None,
     };
@@ -103,6 +123,44 @@ pub(super) fn all(canary: &Canary) -> Vec<Case> {
                 include_str!("programs/data_thief.py"),
                 limits,
                 "succeeded; 9 ways tried, 0 got out",
+            )
+        },
+        Case {
+            judge: Some(metadata),
+            allow: Some(vec![EgressRule::Cidr("0.0.0.0/0".into()), EgressRule::Cidr("::/0".into())]),
+            ..python(
+                "metadata thief",
+                "may reach every address there is, and asks for the cloud's credentials in eight spellings",
+                include_str!("programs/metadata.py"),
+                limits,
+                "succeeded; 8 spellings tried, 0 got out, told as metadata",
+            )
+        },
+        Case {
+            judge: Some(listed),
+            allow: Some(vec![EgressRule::Target(EgressTarget {
+                cidr: Some("127.0.0.1/32".into()),
+                domain: None,
+                ports: vec![upstream.port],
+            })]),
+            env: BTreeMap::from([("API_PORT".to_owned(), upstream.port.to_string())]),
+            ..python(
+                "allowlist",
+                "asks for the one destination that its list has, and for three that it has not",
+                include_str!("programs/allowlist.py"),
+                limits,
+                "succeeded; 1 reached, 3 refused and told",
+            )
+        },
+        Case {
+            judge: Some(bound),
+            bind: vec![BINDING.to_owned()],
+            ..python(
+                "bound service",
+                "uses a service whose token it is not given, and hunts for the token",
+                include_str!("programs/bound.py"),
+                limits,
+                "succeeded; 3 calls with the token, 0 copies of it seen",
             )
         },
         python(
@@ -181,7 +239,11 @@ pub(super) fn all(canary: &Canary) -> Vec<Case> {
     ]
 }
 
-fn reached(result: Option<&Value>, canary: &Canary) -> String {
+fn reached(result: &SessionResult, stage: &Stage) -> String {
+    account(result.value().as_ref(), &stage.canary)
+}
+
+fn account(result: Option<&Value>, canary: &Canary) -> String {
     let field = |name: &str| result.and_then(|result| result.get(name));
     let attempts = field("attempts").and_then(Value::as_u64);
     let out = field("reached").and_then(Value::as_array).map(Vec::len);
@@ -192,7 +254,47 @@ fn reached(result: Option<&Value>, canary: &Canary) -> String {
     }
 }
 
-fn host_facts(result: Option<&Value>, canary: &Canary) -> String {
+fn metadata(result: &SessionResult, _: &Stage) -> String {
+    let value = result.value().unwrap_or_default();
+    let told = result.denials.iter().any(|denial| denial.reason.contains("metadata service"));
+    let words = if told { "told as metadata" } else { "not told" };
+    match (value["spellings"].as_u64(), value["reached"].as_array().map(Vec::len)) {
+        (Some(spellings), Some(out)) => format!("{spellings} spellings tried, {out} got out, {words}"),
+        (None, _) | (_, None) => "no account of it".to_owned(),
+    }
+}
+
+fn listed(result: &SessionResult, _: &Stage) -> String {
+    let value = result.value().unwrap_or_default();
+    match (value["reached"].as_array().map(Vec::len), value["refused"].as_u64()) {
+        (Some(reached), Some(refused)) if refused == result.denials.len() as u64 => {
+            format!("{reached} reached, {refused} refused and told")
+        }
+        (Some(reached), Some(refused)) => {
+            format!("{reached} reached, {refused} refused, {} told", result.denials.len())
+        }
+        (None, _) | (_, None) => "no account of it".to_owned(),
+    }
+}
+
+fn bound(result: &SessionResult, stage: &Stage) -> String {
+    let value = result.value().unwrap_or_default();
+    let (Some(calls), Some(seen)) = (value["calls"].as_u64(), value["seen"].as_str()) else {
+        return "no account of it".to_owned();
+    };
+    // The echo was answered as well: it is the gateway that cut it.
+    if stage.executes && stage.upstream.granted() != calls + 1 {
+        return format!("{calls} calls told, {} with the token", stage.upstream.granted());
+    }
+    let everything = [seen, &result.stdout_tail, &result.stderr_tail].join("\n");
+    format!("{calls} calls with the token, {} copies of it seen", everything.matches(&stage.upstream.token).count())
+}
+
+fn host_facts(result: &SessionResult, stage: &Stage) -> String {
+    facts(result.value().as_ref(), &stage.canary)
+}
+
+fn facts(result: Option<&Value>, canary: &Canary) -> String {
     let Some(read) = result.and_then(|result| result.get("read")).and_then(Value::as_object) else {
         return "no account of it".to_owned();
     };
@@ -201,7 +303,7 @@ fn host_facts(result: Option<&Value>, canary: &Canary) -> String {
     format!("{} facts of the host seen", canary.leaks_in(&seen.join("\n")))
 }
 
-fn given(result: Option<&Value>, _: &Canary) -> String {
+fn given(result: &SessionResult, _: &Stage) -> String {
     // Keys in a fixed order, whatever serde_json's map keeps.
     fn sorted(value: &Value) -> Value {
         match value.as_object() {
@@ -212,7 +314,7 @@ fn given(result: Option<&Value>, _: &Canary) -> String {
             None => value.clone(),
         }
     }
-    result.map_or_else(|| "no result".to_owned(), |value| sorted(value).to_string())
+    result.value().map_or_else(|| "no result".to_owned(), |value| sorted(&value).to_string())
 }
 
 #[cfg(test)]
@@ -225,18 +327,18 @@ mod tests {
     fn the_data_thief_is_caught_by_what_it_reached_whatever_it_says() {
         let canary = Canary::plant().unwrap();
         let honest = json!({"attempts": 9, "reached": []});
-        assert_eq!(reached(Some(&honest), &canary), "9 ways tried, 0 got out");
+        assert_eq!(account(Some(&honest), &canary), "9 ways tried, 0 got out");
         let _out = std::net::TcpStream::connect(("127.0.0.1", canary.port().parse().unwrap())).unwrap();
-        assert_eq!(reached(Some(&honest), &canary), "it reached a port of this host");
-        assert_eq!(reached(None, &canary), "no account of it");
+        assert_eq!(account(Some(&honest), &canary), "it reached a port of this host");
+        assert_eq!(account(None, &canary), "no account of it");
     }
 
     #[test]
     fn the_host_reader_is_caught_when_it_comes_back_with_the_canary() {
         let canary = Canary::plant().unwrap();
         let secret = fs::read_to_string(canary.file.path()).unwrap();
-        assert_eq!(host_facts(Some(&json!({"read": {"/x": secret}})), &canary), "1 facts of the host seen");
-        assert_eq!(host_facts(Some(&json!({"read": {"/x": "nothing"}})), &canary), "0 facts of the host seen");
-        assert_eq!(host_facts(None, &canary), "no account of it");
+        assert_eq!(facts(Some(&json!({"read": {"/x": secret}})), &canary), "1 facts of the host seen");
+        assert_eq!(facts(Some(&json!({"read": {"/x": "nothing"}})), &canary), "0 facts of the host seen");
+        assert_eq!(facts(None, &canary), "no account of it");
     }
 }

@@ -44,7 +44,9 @@ impl Upstream {
                     async move { Ok::<_, io::Error>(answer) }
                 });
                 // A client that leaves in the middle is no fault here.
-                tokio::spawn(async move { drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await) });
+                tokio::spawn(async move {
+                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await)
+                });
             }
         });
         Ok(Self { port, token, granted, task: task.abort_handle() })

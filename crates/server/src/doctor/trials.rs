@@ -182,10 +182,11 @@ fn text(result: &SessionResult, key: &str) -> Result<String, String> {
 /// Starts a server on the real backend and tries everything on it.
 pub(super) async fn run() -> Vec<Finding> {
     let began = Instant::now();
-    let embedded = match Embedded::start(EmbeddedOptions { backend: Some("gvisor".into()) }).await {
-        Ok(embedded) => embedded,
-        Err(error) => return vec![unbootable(&error)],
-    };
+    let embedded =
+        match Embedded::start(EmbeddedOptions { backend: Some("gvisor".into()), ..EmbeddedOptions::default() }).await {
+            Ok(embedded) => embedded,
+            Err(error) => return vec![unbootable(&error)],
+        };
     let mut findings = vec![Finding::ok(
         Group::Gvisor,
         "boot",

@@ -12,6 +12,7 @@
 //! - `expect-result:` the exact JSON result;
 //! - `expect-denied:` the reason and a part of the words of a refusal that must be in the audit log and in the result; may
 //!   be repeated;
+//! - `expect-denied-really:` the same, only where programs are executed;
 //! - `sim:` what the simulator models instead of executing.
 //!
 //! `{HTTP_PORT}` and its like stand for addresses of this run: see [`World::fill`].
@@ -59,6 +60,11 @@ async fn suite(backend: &str) {
     let arguments = world.arguments();
     let server = Server::start(backend, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let client = server.client();
+    let binding = serde_json::json!({
+        "name": "api", "kind": {"type": "bearer"}, "secret": {"value": "canary-of-a-binding"},
+        "upstream": {"url": format!("http://127.0.0.1:{}", world.http.port())},
+    });
+    client.create_binding(&serde_json::from_value(binding).unwrap()).await.unwrap();
     let cases = cases(&world, &server);
     assert!(cases.len() >= 35, "only {} hostile programs were found", cases.len());
     let ran: Vec<Result<Vec<String>, String>> = stream::iter(&cases)

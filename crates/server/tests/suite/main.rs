@@ -5,6 +5,7 @@
 mod docs;
 mod faults;
 mod hostile;
+mod network;
 mod server;
 mod world;
 

@@ -29,12 +29,14 @@ const REBIND: &str = "rebind.test";
 /// Resolves to a private address.
 const PRIVATE: &str = "private.test";
 
+/// The one package of its index.
+const WHEEL: &str = "hello_enclave-1.0-py3-none-any.whl";
+
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// What a request said, as the server saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
 }
@@ -47,6 +49,8 @@ pub(crate) struct World {
     /// A service of this host that no deployment permits.
     pub(crate) forbidden: SocketAddr,
     pub(crate) ca_pem: String,
+    /// What it answers at `/flag`.
+    pub(crate) flag: Arc<Mutex<String>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     resolved: Arc<Mutex<Vec<String>>>,
     trespassers: Arc<Mutex<u32>>,
@@ -63,6 +67,7 @@ impl World {
     pub(crate) async fn start() -> Self {
         let here = (Ipv4Addr::LOCALHOST, 0);
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let flag = Arc::<Mutex<String>>::default();
         let (ca_pem, tls) = certificates();
         let plain = TcpListener::bind(here).await.unwrap();
         let secure = TcpListener::bind(here).await.unwrap();
@@ -73,8 +78,8 @@ impl World {
         let addresses = (plain.local_addr().unwrap(), secure.local_addr().unwrap());
         let (dns_address, forbidden_address) = (dns.local_addr().unwrap(), forbidden.local_addr().unwrap());
         let tasks = vec![
-            tokio::spawn(serve(plain, None, Arc::clone(&seen))),
-            tokio::spawn(serve(secure, Some(tls), Arc::clone(&seen))),
+            tokio::spawn(serve(plain, None, Arc::clone(&seen), Arc::clone(&flag))),
+            tokio::spawn(serve(secure, Some(tls), Arc::clone(&seen), Arc::clone(&flag))),
             tokio::spawn(answer(dns, Arc::clone(&resolved))),
             tokio::spawn(watch(forbidden, Arc::clone(&trespassers))),
         ];
@@ -84,6 +89,7 @@ impl World {
             dns: dns_address,
             forbidden: forbidden_address,
             ca_pem,
+            flag,
             seen,
             resolved,
             trespassers,
@@ -144,12 +150,12 @@ fn certificates() -> (String, TlsAcceptor) {
     (ca_certificate.pem(), TlsAcceptor::from(Arc::new(config)))
 }
 
-async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<Vec<Seen>>>, flag: Arc<Mutex<String>>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (tls, seen) = (tls.clone(), Arc::clone(&seen));
+        let (tls, seen, flag) = (tls.clone(), Arc::clone(&seen), Arc::clone(&flag));
         tokio::spawn(async move {
-            let service = service_fn(move |request| respond(request, Arc::clone(&seen)));
+            let service = service_fn(move |request| respond(request, Arc::clone(&seen), Arc::clone(&flag)));
             let http = hyper::server::conn::http1::Builder::new();
             match tls {
                 // Clients that leave in the middle are no fault here.
@@ -164,12 +170,16 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, seen: Arc<Mutex<
     }
 }
 
-async fn respond(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> io::Result<Response<Full<Bytes>>> {
+async fn respond(
+    request: Request<Incoming>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    flag: Arc<Mutex<String>>,
+) -> io::Result<Response<Full<Bytes>>> {
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers: Vec<_> = request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     let path = request.uri().to_string();
     let method = request.method().to_string();
-    seen.lock().unwrap().push(Seen { method: method.clone(), path: path.clone(), headers: headers.clone() });
+    seen.lock().unwrap().push(Seen { path: path.clone(), headers: headers.clone() });
     let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
     let (plain, query) = path.split_once('?').unwrap_or((&path, ""));
     let mut response = match plain {
@@ -177,6 +187,15 @@ async fn respond(request: Request<Incoming>, seen: Arc<Mutex<Vec<Seen>>>) -> io:
             let headers: HashMap<_, _> = headers.into_iter().collect();
             let body = String::from_utf8_lossy(&body);
             Response::new(serde_json::json!({"path": path, "headers": headers, "body": body}).to_string().into())
+        }
+        "/flag" => Response::new(flag.lock().unwrap().clone().into()),
+        "/simple/hello-enclave/" => {
+            let mut page = Response::new(Full::from(format!("<a href=\"/{WHEEL}\">{WHEEL}</a>")));
+            page.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("text/html"));
+            page
+        }
+        path if path.trim_start_matches('/') == WHEEL => {
+            Response::new(Bytes::from_static(include_bytes!("../shared/hello_enclave-1.0-py3-none-any.whl")).into())
         }
         "/redirect" => {
             let mut response = Response::new(Full::default());

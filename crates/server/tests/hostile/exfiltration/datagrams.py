@@ -3,7 +3,7 @@
 # expect: succeeded
 # expect-result: {"sockets": [], "answers": []}
 # expect-denied: protocol_not_carried send udp 203.0.113.9:4433
-# sim: send udp 203.0.113.9:4433
+# sim: connect udp 203.0.113.9:4433
 # sim: result {"sockets": [], "answers": []}
 import socket
 import struct

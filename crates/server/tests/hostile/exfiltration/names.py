@@ -2,10 +2,9 @@
 # allow: {"domain": "allowed.test"}
 # expect: succeeded
 # expect-result: {"answers": []}
-# expect-denied: other_name other.test
 # expect-denied: not_allowed other.test
+# expect-denied-really: other_name allowed.test
 # sim: http GET http://other.test/
-# sim: deny other_name connect tcp other.test
 # sim: result {"answers": []}
 import socket
 import ssl

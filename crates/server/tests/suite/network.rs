@@ -1,0 +1,281 @@
+//! What a session may reach, with ordinary clients, a package index, and a service whose token stays outside.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use client::Client;
+use serde_json::{Value, json};
+use wire::{AuditType, BindingSecret, CreateSession, FaultCode, Outcome, SessionId, SessionResult};
+
+use crate::{
+    residue,
+    server::{Server, backends},
+    world::World,
+};
+
+const TOKEN: &str = "canary-token-4f1d9c2ab7";
+const ROTATED: &str = "canary-rotated-90be77d3c1";
+
+struct Scene {
+    world: World,
+    server: Server,
+    client: Client,
+}
+
+impl Scene {
+    async fn start(backend: &str) -> Self {
+        let world = World::start().await;
+        let arguments = world.arguments();
+        let server = Server::start(backend, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let client = server.client();
+        Self { world, server, client }
+    }
+
+    /// On gVisor, or not at all.
+    async fn on_gvisor(test: &str) -> Option<Self> {
+        if backends(test).contains(&"gvisor") { Some(Self::start("gvisor").await) } else { None }
+    }
+
+    /// Makes the binding `api` to the world's HTTP server.
+    async fn bind(&self) -> wire::Binding {
+        let request = json!({
+            "name": "api", "kind": {"type": "bearer"}, "secret": {"value": TOKEN},
+            "upstream": {"url": format!("http://127.0.0.1:{}", self.world.http.port())},
+        });
+        self.client.create_binding(&serde_json::from_value(request).unwrap()).await.unwrap()
+    }
+
+    async fn create(&self, request: Value) -> SessionId {
+        let text = self.world.fill(&request.to_string());
+        let request: CreateSession = serde_json::from_str(&text).unwrap();
+        self.client.create(&request).await.unwrap().id
+    }
+
+    async fn run(&self, request: Value) -> SessionResult {
+        let id = self.create(request).await;
+        self.client.result(id, Duration::from_mins(2)).await.unwrap()
+    }
+
+    fn presented(&self) -> Vec<String> {
+        let header = |seen: &crate::world::Seen| {
+            seen.headers.iter().find(|(name, _)| name == "authorization").map(|(_, value)| value.clone())
+        };
+        self.world.requests().iter().filter_map(header).collect()
+    }
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Where under a folder the text is.
+fn copies(folder: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(copies(&path, text));
+        } else if fs::read(&path).is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes())) {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+/// The gateway processes of this server: its children that are its own program under another name.
+fn gateways(server: &Server) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let of_ours = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).map(str::trim).map(ToOwned::to_owned);
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        parent == Some(server.pid().to_string()) && words.split(|byte| *byte == 0).any(|word| word == b"gateway")
+    };
+    pids.filter(of_ours).collect()
+}
+
+const CLIENTS: &str = r#"
+import json, os, socket, subprocess, urllib.request
+def run(*words):
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30)
+    return (done.stdout + done.stderr).strip().splitlines()[-1:]
+told = {}
+url, tls = "http://allowed.test:{HTTP_PORT}", "https://allowed.test:{HTTPS_PORT}"
+told["urllib"] = urllib.request.urlopen(url + "/urllib", timeout=20).read().decode().strip()
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+told["captured"] = direct.open(url + "/captured", timeout=20).read().decode().strip()
+told["curl"] = run("curl", "-sS", "--cacert", "ca.pem", tls + "/curl")
+told["curl captured"] = run("curl", "-sS", "--noproxy", "*", "--cacert", "ca.pem", tls + "/curl-captured")
+told["curl socks"] = run("curl", "-sS", "--proxy", "socks5h://127.0.0.53:1080", url + "/socks")
+told["node"] = run("node", "-e", f"fetch('{url}/node').then(r => r.text()).then(t => console.log(t.trim()))")
+told["refused"] = run("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://other.test:{HTTP_PORT}/")
+enclave.result(told)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_clients_reach_what_the_list_has_and_nothing_else() {
+    let Some(scene) = Scene::on_gvisor("ordinary_clients_reach_what_the_list_has_and_nothing_else").await else {
+        return;
+    };
+    let result = scene
+        .run(json!({
+            "code": CLIENTS,
+            "files": [{"path": "ca.pem", "content": scene.world.ca_pem}],
+            "egress": {"mode": "allowlist", "allow": [{"domain": "allowed.test"}]},
+        }))
+        .await;
+    let told = result.value().unwrap_or_else(|| panic!("{result:#?}"));
+    let hello = |path: &str| format!("hello from the world: GET /{path}");
+    for (client, path) in [("urllib", "urllib"), ("captured", "captured")] {
+        assert_eq!(told[client], hello(path), "{told:#}");
+    }
+    for (client, path) in
+        [("curl", "curl"), ("curl captured", "curl-captured"), ("curl socks", "socks"), ("node", "node")]
+    {
+        assert_eq!(told[client], json!([hello(path)]), "{client}: {told:#}");
+    }
+    assert_eq!(told["refused"], json!(["403"]), "{told:#}");
+    assert!(result.usage.egress_bytes > 0, "{:?}", result.usage);
+    let refused: Vec<&str> = result.denials.iter().map(|denial| denial.attempted.as_str()).collect();
+    assert!(refused.iter().any(|attempted| attempted.contains("http://other.test")), "{refused:?}");
+    scene.server.audit_verifies().unwrap();
+}
+
+const PIP: &str = r#"
+import subprocess, sys, time
+began = time.monotonic()
+done = subprocess.run([sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check",
+    "--index-url", "http://allowed.test:{HTTP_PORT}/simple", "--trusted-host", "allowed.test",
+    "--target", "/workspace/site", "hello-enclave"], capture_output=True, text=True)
+sys.path.insert(0, "/workspace/site")
+try:
+    from hello_enclave import GREETING
+except ImportError:
+    GREETING = "not installed"
+enclave.result({"greeting": GREETING, "said": (done.stdout + done.stderr)[-3000:], "seconds": int(time.monotonic() - began)})
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pip_installs_through_an_allowlist_and_names_the_missing_rule_without_it() {
+    let test = "pip_installs_through_an_allowlist_and_names_the_missing_rule_without_it";
+    let Some(scene) = Scene::on_gvisor(test).await else { return };
+    let request = |domain: &str| json!({"code": PIP, "egress": {"mode": "allowlist", "allow": [{"domain": domain}]}, "limits": {"cpu": 2.0}});
+    let with = scene.run(request("allowed.test")).await.value().unwrap();
+    assert_eq!(with["greeting"], "installed", "{}", with["said"]);
+    let without = scene.run(request("elsewhere.test")).await.value().unwrap();
+    assert_eq!(without["greeting"], "not installed");
+    let said = without["said"].as_str().unwrap();
+    assert!(said.contains("no entry of egress.allow names allowed.test"), "{said}");
+    assert!(without["seconds"].as_u64().unwrap() < 30, "{}", without["seconds"]);
+}
+
+const ROTATION: &str = r#"
+import os, time, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+base = os.environ["ENCLAVE_SVC_API"]
+assert enclave.binding("api") == base
+calls = 0
+while opener.open(base + "/flag", timeout=20).read() != b"stop":
+    calls += 1
+    time.sleep(0.05)
+enclave.result(calls)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_secret_is_used_by_the_next_call_of_a_running_session() {
+    let test = "a_rotated_secret_is_used_by_the_next_call_of_a_running_session";
+    let Some(scene) = Scene::on_gvisor(test).await else { return };
+    let binding = scene.bind().await;
+    let id = scene.create(json!({"code": ROTATION, "serviceBindings": ["api"]})).await;
+    until("the first call", || !scene.presented().is_empty()).await;
+    assert!(scene.presented().iter().all(|value| *value == format!("Bearer {TOKEN}")));
+    let secret = BindingSecret { value: ROTATED.into(), ..BindingSecret::default() };
+    scene.client.rotate_binding(binding.id, &secret).await.unwrap();
+    until("a call with the new secret", || scene.presented().contains(&format!("Bearer {ROTATED}"))).await;
+    *scene.world.flag.lock().unwrap() = "stop".into();
+    let result = scene.client.result(id, Duration::from_mins(1)).await.unwrap();
+    assert_eq!(result.outcome, Outcome::Succeeded, "{result:#?}");
+    // Once it was used, the old one never is again.
+    let presented = scene.presented();
+    let first = presented.iter().position(|value| value.ends_with(ROTATED)).unwrap();
+    assert!(presented[first..].iter().all(|value| value.ends_with(ROTATED)));
+}
+
+const CALLS: &str = r#"
+import http.client, os
+from urllib.parse import urlsplit
+host = urlsplit(os.environ["ENCLAVE_SVC_API"]).hostname
+connection = http.client.HTTPConnection(host, 80, timeout=30)
+seen = []
+for number in range(1000):
+    connection.request("GET", f"/call/{number}")
+    answer = connection.getresponse()
+    seen.append(answer.read().decode() + str(answer.headers))
+# Whatever the service says of what it was sent.
+connection.request("GET", "/echo")
+try:
+    seen.append(connection.getresponse().read().decode("latin-1"))
+except (OSError, http.client.HTTPException):
+    pass
+seen.append(str(dict(os.environ)))
+enclave.result({"calls": number + 1, "seen": "".join(sorted(set(seen)))[:500000]})
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_secret_is_nowhere_but_in_the_gateway_after_a_thousand_calls_and_a_crash() {
+    let test = "a_bound_secret_is_nowhere_but_in_the_gateway_after_a_thousand_calls_and_a_crash";
+    let Some(scene) = Scene::on_gvisor(test).await else { return };
+    scene.bind().await;
+    let id = scene.create(json!({"code": CALLS, "serviceBindings": ["api"], "limits": {"cpu": 2.0}})).await;
+    let result = scene.client.result(id, Duration::from_mins(2)).await.unwrap();
+    assert_eq!(result.value().unwrap_or_else(|| panic!("{result:#?}"))["calls"], 1000);
+    let presented = scene.presented();
+    assert!(presented.len() >= 1000 && presented.iter().all(|value| *value == format!("Bearer {TOKEN}")));
+    let audit = scene.client.audit(id, None).await.unwrap();
+    assert!(audit.items.iter().any(|event| event.kind == AuditType::BindingInvoked));
+
+    // A second session, whose gateway is made to dump core, and dies.
+    *scene.world.flag.lock().unwrap() = "go on".into();
+    let second = scene.create(json!({"code": ROTATION, "serviceBindings": ["api"]})).await;
+    until("the second session's calls", || scene.presented().len() > presented.len() + 1).await;
+    let mut running = Vec::new();
+    until("its gateway", || {
+        running = gateways(&scene.server);
+        !running.is_empty()
+    })
+    .await;
+    for pid in &running {
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        for told in [environment, words] {
+            assert!(!String::from_utf8_lossy(&told).contains("canary"));
+        }
+        let abort = std::process::Command::new("kill").args(["-ABRT", &pid.to_string()]).status().unwrap();
+        assert!(abort.success());
+    }
+    let ended = scene.client.result(second, Duration::from_mins(1)).await.unwrap();
+    assert_eq!(ended.fault.as_ref().map(|fault| fault.code), Some(FaultCode::GatewayLost), "{ended:#?}");
+    until("the end of the gateways", || gateways(&scene.server).is_empty()).await;
+
+    let told = serde_json::to_string(&(&result, &audit, &ended)).unwrap();
+    assert!(!told.contains(TOKEN), "the secret is in what is told of its sessions");
+    assert_eq!(copies(scene.server.data.parent().unwrap(), TOKEN), Vec::<String>::new());
+    let status = fs::read(format!("/proc/{}/environ", scene.server.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&status).contains(TOKEN));
+    let dumps: Vec<_> = fs::read_dir("/").unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!dumps.iter().any(|name| name.to_string_lossy().starts_with("core")), "{dumps:?}");
+    let sandboxes: Vec<String> = Vec::new();
+    assert_eq!(residue::search(&sandboxes, &scene.server.data), Vec::<String>::new());
+    scene.server.audit_verifies().unwrap();
+}
