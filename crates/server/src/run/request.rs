@@ -310,7 +310,7 @@ mod tests {
         let (plain, tool) = (dir.path().join("in.txt"), dir.path().join("tool"));
         std::fs::write(&plain, "text").unwrap();
         std::fs::write(&tool, b"\xff").unwrap();
-        std::fs::set_permissions(&tool, PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         let (plain, tool) = (plain.to_str().unwrap(), format!("{}:bin/tool", tool.display()));
         let asked = request(&["/dev/null", "--file", plain, "--file", &tool]).unwrap();
         let text = wire::File { path: "in.txt".into(), content: Some("text".into()), ..wire::File::default() };
