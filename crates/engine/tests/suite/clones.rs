@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use engine::{Config, CreateError, CreateRequest};
 use protocol::{Exit, GuestFrame, Start, Stream};
 use serde_json::json;
-use wire::{AuditType, CreateSession, FaultCode, File, GitSource, Outcome, Session, SessionResult, Source};
+use wire::{AuditType, CreateSession, FaultCode, File, GitSource, Outcome, Phase, Session, SessionResult, Source};
 
 use super::{
     backend::{Script, Wrapped},
@@ -193,6 +193,17 @@ async fn a_clone_that_takes_too_long_or_is_cancelled_leaves_nothing() {
     assert_eq!(cancelled.outcome, Some(Outcome::Cancelled));
     let (_, _, trail) = world.end_of(&session).await;
     assert!(trail.contains(&AuditType::CloneFailed) && !trail.contains(&AuditType::SandboxStarted), "{trail:?}");
+    assert_eq!(world.standing().await, []);
+}
+
+#[tokio::test]
+async fn a_clone_that_a_crash_cut_short_is_removed_before_the_first_session() {
+    let world = cloning(|_| Vec::new()).await;
+    let session = world.engine.create(&world.caller, asked(|_| ())).await.unwrap();
+    world.sandbox().await;
+    let restarted = world.restarted(quick(), world.backend.clone()).await;
+    let ended = restarted.session(&world.caller, session.id).await.unwrap();
+    assert_eq!((ended.fault.unwrap().code, ended.phase), (FaultCode::ServerRestarted, Phase::TornDown));
     assert_eq!(world.standing().await, []);
 }
 

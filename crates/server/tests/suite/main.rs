@@ -4,6 +4,7 @@
 
 mod docs;
 mod faults;
+mod git;
 mod hostile;
 mod network;
 mod server;
