@@ -2,7 +2,10 @@
 //!
 //! - gVisor: a session over HTTP, cold, against a bare `runsc run` of the same program on the same image, taken in turns;
 //! - simulator: sessions a second through the whole platform, audit on;
+//! - egress: calls and a download through the gateway, against the same on the host;
 //! - the memory of an idle server.
+
+mod egress;
 
 use std::{
     fs,
@@ -45,6 +48,7 @@ pub(crate) struct BenchArgs {
 struct Figures {
     machine: Machine,
     gvisor: Option<Cold>,
+    egress: Option<egress::Egress>,
     simulator: Throughput,
     idle_server_bytes: u64,
 }
@@ -109,7 +113,8 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Figures> {
             None
         }
     };
-    Ok(Figures { machine: machine(), gvisor, simulator, idle_server_bytes })
+    let egress = if gvisor.is_some() { Some(egress::measure().await?) } else { None };
+    Ok(Figures { machine: machine(), gvisor, egress, simulator, idle_server_bytes })
 }
 
 /// Sessions and bare runs in turns, so that both see the same machine.
@@ -312,7 +317,7 @@ fn machine() -> Machine {
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn print(figures: &Figures) {
-    let Figures { machine, gvisor, simulator, idle_server_bytes } = figures;
+    let Figures { machine, gvisor, egress, simulator, idle_server_bytes } = figures;
     println!("machine: {} x {}, kernel {}", machine.cpus, machine.cpu_model, machine.kernel);
     if let Some(cold) = gvisor {
         let line =
@@ -322,6 +327,9 @@ fn print(figures: &Figures) {
         line("create to first output", cold.create_to_first_output_ms);
         line("create to result", cold.create_to_result_ms);
         println!("  overhead of the platform     {:.1} ms at the median (target: at most 40)", cold.overhead_ms);
+    }
+    if let Some(figures) = egress {
+        egress::print(figures);
     }
     println!(
         "simulator: {:.0} sessions a second ({} sessions, {} clients; target: at least 1,000)",
