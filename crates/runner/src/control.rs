@@ -6,8 +6,10 @@
 
 use protocol::{MAX_RESULT_BYTES, Start};
 
-/// What the caller's environment may not set.
+/// What the caller's environment may not set. The host refuses it; what comes nevertheless is left out.
 const RESERVED: &str = "ENCLAVE_";
+/// What of that comes from the host: the base URLs of service bindings.
+const SERVICES: &str = "ENCLAVE_SVC_";
 
 /// Length of the kind and the length in front of a payload.
 const HEADER: usize = 5;
@@ -35,7 +37,7 @@ fn environment(base: &[(&str, &str)], start: &Start) -> Result<Vec<(String, Stri
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(StartError::Environment(name.clone()));
         }
-        if name.starts_with(RESERVED) {
+        if name.starts_with(RESERVED) && !name.starts_with(SERVICES) {
             continue;
         }
         env.retain(|(known, _)| known != name);
@@ -148,7 +150,8 @@ mod tests {
 
     #[test]
     fn the_caller_may_override_path_but_nothing_of_ours() {
-        let start = start(&[("PATH", "/mine"), ("ENCLAVE_SESSION_ID", "ses_2"), ("ENCLAVE_X", "1"), ("A", "b")]);
+        let own = [("ENCLAVE_SESSION_ID", "ses_2"), ("ENCLAVE_X", "1"), ("ENCLAVE_SVC_API", "http://api")];
+        let start = start(&[[("PATH", "/mine"), ("A", "b")].as_slice(), &own].concat());
         let message = encode_start(&[("PATH", "/usr/bin"), ("HOME", "/workspace")], &start).expect("encodes");
         assert_eq!(usize::try_from(u32::from_be_bytes(message[..4].try_into().expect("four"))), Ok(message.len() - 4));
         assert_eq!(
@@ -166,6 +169,8 @@ mod tests {
                 "/mine",
                 "A",
                 "b",
+                "ENCLAVE_SVC_API",
+                "http://api",
                 "ENCLAVE_SESSION_ID",
                 "ses_1",
                 "pass"

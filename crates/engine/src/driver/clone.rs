@@ -317,7 +317,8 @@ impl Driver {
                 most_bytes.to_string(),
                 MAX_FILES.to_string(),
             ],
-            env: proxy_env(),
+            // Nothing in that sandbox is worth reaching.
+            env: proxy_env(&format!(".{INTERNAL_DOMAIN}")),
             pids: limits.pids,
             output_bytes: most_bytes.saturating_add(FRAMING_BYTES),
             disk_bytes: limits.disk_bytes,

@@ -224,21 +224,20 @@ impl Driver {
         if !self.spec.has_egress() {
             return Vec::new();
         }
-        let mut env = proxy_env();
+        let mut env = proxy_env(&format!("localhost,127.0.0.1,::1,.{INTERNAL_DOMAIN}"));
         env.extend(self.services.iter().flat_map(Services::env));
         env
     }
 }
 
-/// The variables that lead to the gateway.
-pub(super) fn proxy_env() -> Vec<(String, String)> {
+/// The variables that lead to the gateway, but for what `none` lists.
+pub(super) fn proxy_env(none: &str) -> Vec<(String, String)> {
     let http = format!("http://{INSIDE}:{HTTP_PROXY_PORT}");
-    let none = format!("localhost,127.0.0.1,::1,.{INTERNAL_DOMAIN}");
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     // Node looks at the others only if it is told to. No ALL_PROXY: some clients give up on SOCKS where they lack a
     // package for it, also when they would not use it.
     let mut env = vec![variable("NODE_USE_ENV_PROXY", "1")];
-    for (name, value) in [("HTTP_PROXY", &http), ("HTTPS_PROXY", &http), ("NO_PROXY", &none)] {
+    for (name, value) in [("HTTP_PROXY", http.as_str()), ("HTTPS_PROXY", &http), ("NO_PROXY", none)] {
         env.push(variable(name, value));
         env.push(variable(&name.to_ascii_lowercase(), value));
     }

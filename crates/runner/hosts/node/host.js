@@ -213,7 +213,7 @@
         sendResult(json);
       },
       binding(name) {
-        const url = process.env[`ENCLAVE_SVC_${name}`];
+        const url = process.env[`ENCLAVE_SVC_${name}`.toUpperCase().replaceAll('-', '_')];
         if (url === undefined) throw new Error(`this session has no service binding named ${stringify(name)}`);
         return url;
       },

@@ -29,7 +29,7 @@ def result(value):
 
 def binding(name):
     """The base URL of the service binding `name`."""
-    url = _os.environ.get(f"ENCLAVE_SVC_{name}")
+    url = _os.environ.get("ENCLAVE_SVC_" + str(name).upper().replace("-", "_"))
     if url is None:
         raise KeyError(f"this session has no service binding named {name!r}")
     return url

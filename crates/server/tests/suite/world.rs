@@ -65,14 +65,17 @@ impl Drop for World {
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let here = (Ipv4Addr::LOCALHOST, 0);
+        let loopback = (Ipv4Addr::LOCALHOST, 0);
+        // The sandbox has a loopback of its own: what is captured on its way there never leaves.
+        let address = own_address().unwrap_or(Ipv4Addr::LOCALHOST);
+        let here = (address, 0);
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let flag = Arc::<Mutex<String>>::default();
-        let (ca_pem, tls) = certificates();
+        let (ca_pem, tls) = certificates(address);
         let plain = TcpListener::bind(here).await.unwrap();
         let secure = TcpListener::bind(here).await.unwrap();
-        let forbidden = TcpListener::bind(here).await.unwrap();
-        let dns = UdpSocket::bind(here).await.unwrap();
+        let forbidden = TcpListener::bind(loopback).await.unwrap();
+        let dns = UdpSocket::bind(loopback).await.unwrap();
         let resolved = Arc::<Mutex<Vec<String>>>::default();
         let trespassers = Arc::<Mutex<u32>>::default();
         let addresses = (plain.local_addr().unwrap(), secure.local_addr().unwrap());
@@ -80,7 +83,7 @@ impl World {
         let tasks = vec![
             tokio::spawn(serve(plain, None, Arc::clone(&seen), Arc::clone(&flag))),
             tokio::spawn(serve(secure, Some(tls), Arc::clone(&seen), Arc::clone(&flag))),
-            tokio::spawn(answer(dns, Arc::clone(&resolved))),
+            tokio::spawn(answer(dns, address, Arc::clone(&resolved))),
             tokio::spawn(watch(forbidden, Arc::clone(&trespassers))),
         ];
         Self {
@@ -99,9 +102,9 @@ impl World {
 
     /// What a server is told so that it lets sessions come here.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let (http, https) = (self.http.port(), self.https.port());
+        let (address, http, https) = (self.http.ip(), self.http.port(), self.https.port());
         vec![
-            format!("--egress-permit=127.0.0.1/32:{http},127.0.0.1/32:{https}"),
+            format!("--egress-permit={address}/32:{http},{address}/32:{https}"),
             format!("--egress-resolver={}", self.dns),
         ]
     }
@@ -110,6 +113,7 @@ impl World {
     pub(crate) fn fill(&self, text: &str) -> String {
         text.replace("{HTTP_PORT}", &self.http.port().to_string())
             .replace("{HTTPS_PORT}", &self.https.port().to_string())
+            .replace("{WORLD}", &self.http.ip().to_string())
             .replace("{FORBIDDEN_PORT}", &self.forbidden.port().to_string())
     }
 
@@ -130,13 +134,13 @@ impl World {
 }
 
 /// A CA and what a server needs to be any of these names.
-fn certificates() -> (String, TlsAcceptor) {
+fn certificates(address: Ipv4Addr) -> (String, TlsAcceptor) {
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let ca_certificate = ca.self_signed(&key).unwrap();
     let issuer = rcgen::Issuer::new(ca, key);
-    let names = [ALLOWED, "other.test", "api.test", "127.0.0.1"].map(ToOwned::to_owned).to_vec();
+    let names = [ALLOWED, "other.test", "api.test", &address.to_string()].map(ToOwned::to_owned).to_vec();
     let own = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&own, &issuer).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -215,19 +219,19 @@ async fn watch(listener: TcpListener, trespassers: Arc<Mutex<u32>>) {
     }
 }
 
-async fn answer(socket: UdpSocket, resolved: Arc<Mutex<Vec<String>>>) {
+async fn answer(socket: UdpSocket, here: Ipv4Addr, resolved: Arc<Mutex<Vec<String>>>) {
     let mut buffer = [0; 4096];
     loop {
         let (length, asker) = socket.recv_from(&mut buffer).await.unwrap();
         let Ok(query) = Message::from_bytes(&buffer[..length]) else { continue };
-        let answer = reply(&query, &resolved);
+        let answer = reply(&query, here, &resolved);
         if let Ok(bytes) = answer.to_bytes() {
             let _ = socket.send_to(&bytes, asker).await;
         }
     }
 }
 
-fn reply(query: &Message, resolved: &Mutex<Vec<String>>) -> Message {
+fn reply(query: &Message, here: Ipv4Addr, resolved: &Mutex<Vec<String>>) -> Message {
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     answer.metadata.recursion_desired = query.metadata.recursion_desired;
     answer.metadata.recursion_available = true;
@@ -244,7 +248,7 @@ fn reply(query: &Message, resolved: &Mutex<Vec<String>>) -> Message {
             META => METADATA,
             REBIND if before > 0 => METADATA,
             PRIVATE => Ipv4Addr::new(10, 1, 2, 3),
-            name if name.ends_with(".test") => Ipv4Addr::LOCALHOST,
+            name if name.ends_with(".test") => here,
             _ => {
                 answer.metadata.response_code = ResponseCode::NXDomain;
                 continue;
@@ -257,9 +261,12 @@ fn reply(query: &Message, resolved: &Mutex<Vec<String>>) -> Message {
 }
 
 /// An address of this host that is not loopback, if it has one.
-pub(crate) fn own_address() -> Option<IpAddr> {
+pub(crate) fn own_address() -> Option<Ipv4Addr> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Sends nothing: only a route is looked up.
     socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) if !address.is_unspecified() && !address.is_loopback() => Some(address),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
 }

@@ -7,6 +7,7 @@
 # expect-denied: metadata_address http GET http://169.254.169.254
 # sim: dns meta.test 169.254.169.254
 # sim: http GET http://meta.test/
+# sim: http GET http://169.254.169.254/
 # sim: result {"reached": []}
 import http.client
 import socket
