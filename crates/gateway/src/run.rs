@@ -95,7 +95,9 @@ async fn session(control: OwnedFd, pipe: OwnedFd, options: &Options) -> Result<(
     }
     let last = async {
         teller.last_words().await;
-        teller.say(FromGateway::Usage { egress_bytes: teller.bytes() }).await;
+        let egress_bytes = teller.bytes();
+        let ended = done.is_ok();
+        teller.say(if ended { FromGateway::Done { egress_bytes } } else { FromGateway::Usage { egress_bytes } }).await;
         writer.finish().await;
     };
     let _ = timeout(LAST_WORDS, last).await;

@@ -104,9 +104,14 @@ pub enum FromGateway {
     Ready,
     /// Something to be written down. Sent before the first byte of what it allows is moved.
     Event(GatewayEvent),
-    /// How many bytes have gone through, both ways together: now and then, and at the end.
+    /// How many bytes have gone through, both ways together: now and then.
     Usage {
         /// So many, from the beginning.
+        egress_bytes: u64,
+    },
+    /// The session's pipe has ended, and everything was told. A gateway that ends without it has failed.
+    Done {
+        /// Bytes that have gone through in all.
         egress_bytes: u64,
     },
 }

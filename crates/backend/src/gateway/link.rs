@@ -64,7 +64,9 @@ impl<S: AsyncRead + AsyncWrite> GatewayLink<S> {
             write(&mut link.writer, &ToGateway::Configure(Box::new(spec.clone()))).await?;
             match next(&mut link.lines).await? {
                 Some(FromGateway::Ready) => Ok(()),
-                Some(FromGateway::Event(_) | FromGateway::Usage { .. }) => Err(GatewayError::Nonsense),
+                Some(FromGateway::Event(_) | FromGateway::Usage { .. } | FromGateway::Done { .. }) => {
+                    Err(GatewayError::Nonsense)
+                }
                 None => Err(GatewayError::Ended),
             }
         };
@@ -80,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite> GatewayLink<S> {
             while let Some(said) = next(&mut lines).await? {
                 match said {
                     FromGateway::Ready => return Err(GatewayError::Nonsense),
-                    FromGateway::Event(_) | FromGateway::Usage { .. } => {
+                    FromGateway::Event(_) | FromGateway::Usage { .. } | FromGateway::Done { .. } => {
                         if events.send(said).await.is_err() {
                             break;
                         }

@@ -126,9 +126,9 @@ impl ModelGateway {
         }
     }
 
-    /// Says how much there was.
+    /// Says that it is over, and how much there was.
     pub(super) async fn finish(&mut self) {
-        let _ = self.said.send(FromGateway::Usage { egress_bytes: self.bytes }).await;
+        let _ = self.said.send(FromGateway::Done { egress_bytes: self.bytes }).await;
     }
 
     async fn resolve(&mut self, name: &str) -> Tried {

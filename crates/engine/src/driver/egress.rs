@@ -42,7 +42,18 @@ pub(super) struct Heard {
     pub(super) denials: Vec<Denial>,
     /// Bytes that went through.
     pub(super) bytes: u64,
+    /// Whether the gateway ended because its pipe had.
+    is_done: bool,
     seen: HashSet<(String, String)>,
+}
+
+/// How a gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its pipe had ended: with the sandbox, which has its own way to say so, or by the runner, which then has no way out.
+    WithItsPipe,
+    /// Before that.
+    Failed,
 }
 
 /// The gateway of a session, if it has one.
@@ -74,13 +85,14 @@ impl Egress {
         self.listening.is_some()
     }
 
-    /// Resolves when the gateway has ended. Cancel-safe. For ever, if there is none.
-    pub(super) async fn ended(&mut self) {
+    /// Resolves when the gateway has ended, with how. Cancel-safe. Never, if there is none.
+    pub(super) async fn ended(&mut self) -> End {
         match &mut self.listening {
             Some(listening) => {
                 // A listener that panicked has ended as well.
                 let _ = listening.await;
                 self.listening = None;
+                if lock(&self.heard).is_done { End::WithItsPipe } else { End::Failed }
             }
             None => std::future::pending().await,
         }
@@ -149,6 +161,10 @@ impl Listener {
         match message {
             FromGateway::Ready => {}
             FromGateway::Usage { egress_bytes } => lock(&self.heard).bytes = egress_bytes,
+            FromGateway::Done { egress_bytes } => {
+                let mut heard = lock(&self.heard);
+                (heard.bytes, heard.is_done) = (egress_bytes, true);
+            }
             FromGateway::Event(GatewayEvent { ts: _, kind, source, data, denial }) => {
                 if let Some(denial) = &denial {
                     lock(&self.heard).denied(denial);

@@ -21,7 +21,7 @@ use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
 use crate::{
     driver::{
         Driver, drained,
-        egress::{Egress, Heard},
+        egress::{Egress, End, Heard},
         inputs::{Inputs, SendError},
         record::{Change, Unrecorded},
     },
@@ -172,7 +172,7 @@ impl Driver {
         };
         let terminated = backend.wait(id);
         tokio::pin!(sending, terminated);
-        let (mut sent, mut ended, mut cut_off) = (false, false, false);
+        let (mut sent, mut ended) = (false, false);
         let mut until = Instant::now() + patience;
 
         loop {
@@ -180,9 +180,6 @@ impl Driver {
                 // In this order: a runner that floods the pipe must not keep the others from being looked at.
                 biased;
                 () = sleep_until(until) => {
-                    if cut_off {
-                        return Decided::CutOff;
-                    }
                     if ended {
                         return Decided::Lost("the sandbox ended without reporting an exit");
                     }
@@ -210,11 +207,11 @@ impl Driver {
                         return Decided::Lost("the sandbox cannot be observed");
                     }
                 },
-                () = egress.ended(), if egress.is_open() => {
-                    // So does an ordinary end begin, seen from here.
-                    cut_off = true;
-                    until = until.min(Instant::now() + DRAIN_PATIENCE);
-                }
+                end = egress.ended(), if egress.is_open() => match end {
+                    End::WithItsPipe => {}
+                    // Whatever becomes of a program that is suddenly cut off is no fault of its own.
+                    End::Failed => return Decided::CutOff,
+                },
                 result = &mut sending, if !sent => {
                     sent = true;
                     match result {

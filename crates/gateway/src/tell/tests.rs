@@ -10,7 +10,7 @@ fn events(heard: &mut mpsc::Receiver<FromGateway>) -> Vec<GatewayEvent> {
     while let Ok(said) = heard.try_recv() {
         match said {
             FromGateway::Event(event) => events.push(event),
-            FromGateway::Ready | FromGateway::Usage { .. } => {}
+            FromGateway::Ready | FromGateway::Usage { .. } | FromGateway::Done { .. } => {}
         }
     }
     events

@@ -25,7 +25,7 @@ async fn it_ends_with_its_session_and_says_so_last() {
     world.http("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     let said = world.end().await;
     assert_eq!(said.first(), Some(&FromGateway::Ready));
-    assert_eq!(said.last(), Some(&FromGateway::Usage { egress_bytes: 0 }));
+    assert_eq!(said.last(), Some(&FromGateway::Done { egress_bytes: 0 }));
     assert_eq!(said.len(), 3, "{said:?}");
 }
 

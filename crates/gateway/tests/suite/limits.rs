@@ -103,7 +103,7 @@ async fn a_session_that_has_used_up_its_bytes_is_cut_off() {
     assert_eq!(world.denied("quota").await.data["attempted"], format!("connect tcp {target}"));
     assert!(world.want().is_none());
     let said = world.end().await;
-    let Some(FromGateway::Usage { egress_bytes }) = said.last() else { panic!("no last usage") };
+    let Some(FromGateway::Done { egress_bytes }) = said.last() else { panic!("no last usage") };
     assert!((1 << 20..(1 << 20) + (128 << 10)).contains(egress_bytes), "{egress_bytes}");
 }
 
@@ -215,7 +215,7 @@ async fn five_hundred_streams_go_on_at_once() {
     };
     timeout(PATIENCE * 3, all).await.expect("all of them finish");
     let said = world.end().await;
-    let Some(FromGateway::Usage { egress_bytes }) = said.last() else { panic!("no last usage") };
+    let Some(FromGateway::Done { egress_bytes }) = said.last() else { panic!("no last usage") };
     assert_eq!(*egress_bytes, 500 * 2 * (64 << 10));
 }
 

@@ -44,7 +44,7 @@ async fn connect_carries_tls_for_the_name_that_was_asked_for() {
     );
     assert!(tls.get(stream, "a.test").await.unwrap().ends_with("hello"));
     let said = world.end().await;
-    let Some(FromGateway::Usage { egress_bytes }) = said.last() else { panic!("no last usage in {said:?}") };
+    let Some(FromGateway::Done { egress_bytes }) = said.last() else { panic!("no last usage in {said:?}") };
     assert!(*egress_bytes > 1000, "{egress_bytes}");
 }
 

@@ -220,7 +220,9 @@ impl Heard {
     pub(crate) async fn event(&self, is: impl Fn(&GatewayEvent) -> bool) -> GatewayEvent {
         match self.wait(|said| matches!(said, FromGateway::Event(event) if is(event))).await {
             FromGateway::Event(event) => event,
-            FromGateway::Ready | FromGateway::Usage { .. } => unreachable!("an event was found"),
+            FromGateway::Ready | FromGateway::Usage { .. } | FromGateway::Done { .. } => {
+                unreachable!("an event was found")
+            }
         }
     }
 
@@ -235,7 +237,7 @@ pub(crate) fn events(said: &[FromGateway]) -> Vec<GatewayEvent> {
     said.iter()
         .filter_map(|said| match said {
             FromGateway::Event(event) => Some(event.clone()),
-            FromGateway::Ready | FromGateway::Usage { .. } => None,
+            FromGateway::Ready | FromGateway::Usage { .. } | FromGateway::Done { .. } => None,
         })
         .collect()
 }

@@ -54,7 +54,7 @@ fn event(trail: &[AuditEvent], kind: AuditType) -> serde_json::Value {
 const PROGRAM: &str = r#"cat > main.py <<'PY'
 import os
 from helper import words
-enclave.result({"words": words, "files": sorted(os.listdir()), "git": os.path.exists(".git")})
+enclave.result({"words": words, "files": sorted(set(os.listdir()) - {"__pycache__"}), "git": os.path.exists(".git")})
 PY
 echo 'words = open("data.txt").read()' > helper.py; echo hello > data.txt"#;
 
@@ -84,7 +84,6 @@ async fn hostile_repositories_bring_in_nothing_but_files() {
 printf x > "$(printf 'new\nline')"; printf x > "$(printf 'bad\377')"
 echo '* filter=evil diff=evil text eol=crlf' > .gitattributes
 printf '[submodule "x"]\n\tpath = x\n\turl = file:///etc\n' > .gitmodules
-git update-index --add --cacheinfo 160000,1111111111111111111111111111111111111111,x
 cat > main.py <<'PY'
 import os
 enclave.result({"files": sorted(os.listdir("."))})
@@ -95,7 +94,7 @@ PY"#,
         "/hostile/r.git",
         r#"blob=$(echo evil | git hash-object -w --stdin)
 hooks=$(printf '100755 blob %s\tpost-checkout\n' $blob | git mktree)
-tree=$( (git ls-tree main; printf '040000 tree %s\t.git\n040000 tree %s\t.GIT\n' $hooks $hooks) | git mktree --missing)
+tree=$( (git ls-tree main; printf '160000 commit 1111111111111111111111111111111111111111\tx\n'; printf '040000 tree %s\t.git\n040000 tree %s\t.GIT\n' $hooks $hooks) | git mktree --missing)
 git -c user.name=a -c user.email=a@example.org commit-tree $tree -m two | xargs git update-ref refs/heads/main"#,
     );
     let (result, trail) = run(&server, source(&forge, "/hostile/r.git")).await;

@@ -43,7 +43,7 @@ impl Scene {
     async fn bind(&self) -> wire::Binding {
         let request = json!({
             "name": "api", "kind": {"type": "bearer"}, "secret": {"value": TOKEN},
-            "upstream": {"url": format!("http://127.0.0.1:{}", self.world.http.port())},
+            "upstream": {"url": format!("http://{}", self.world.http)},
         });
         self.client.create_binding(&serde_json::from_value(request).unwrap()).await.unwrap()
     }
@@ -153,7 +153,7 @@ const PIP: &str = r#"
 import subprocess, sys, time
 began = time.monotonic()
 done = subprocess.run([sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check",
-    "--index-url", "http://allowed.test:{HTTP_PORT}/simple", "--trusted-host", "allowed.test",
+    "--index-url", "https://allowed.test:{HTTPS_PORT}/simple", "--cert", "ca.pem",
     "--target", "/workspace/site", "hello-enclave"], capture_output=True, text=True)
 sys.path.insert(0, "/workspace/site")
 try:
@@ -167,7 +167,11 @@ enclave.result({"greeting": GREETING, "said": (done.stdout + done.stderr)[-3000:
 async fn pip_installs_through_an_allowlist_and_names_the_missing_rule_without_it() {
     let test = "pip_installs_through_an_allowlist_and_names_the_missing_rule_without_it";
     let Some(scene) = Scene::on_gvisor(test).await else { return };
-    let request = |domain: &str| json!({"code": PIP, "egress": {"mode": "allowlist", "allow": [{"domain": domain}]}, "limits": {"cpu": 2.0}});
+    let files = json!([{"path": "ca.pem", "content": scene.world.ca_pem}]);
+    let request = |domain: &str| {
+        let egress = json!({"mode": "allowlist", "allow": [{"domain": domain}]});
+        json!({"code": PIP, "files": files, "egress": egress, "limits": {"cpu": 2.0}})
+    };
     let with = scene.run(request("allowed.test")).await.value().unwrap();
     assert_eq!(with["greeting"], "installed", "{}", with["said"]);
     let without = scene.run(request("elsewhere.test")).await.value().unwrap();

@@ -32,7 +32,7 @@ def get(path, *headers):
 get("/echo")
 get("/echo", "Authorization: Bearer mine", "X-Forwarded-Host: evil.test", "Accept-Encoding: zstd")
 get("/redirect?http://other.test:{HTTP_PORT}/echo")
-get("/redirect?http://127.0.0.1:{HTTP_PORT}/echo")
+get("/redirect?http://{WORLD}:{HTTP_PORT}/echo")
 get("/%0d%0aX-Injected:%20yes/echo")
 get("/a/../echo")
 get("//echo")

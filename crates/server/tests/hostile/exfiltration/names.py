@@ -50,7 +50,7 @@ except OSError:
 for request in (
     b"GET http://allowed.test:{HTTP_PORT}/leak HTTP/1.1\r\nHost: other.test\r\n\r\n",
     b"GET http://other.test:{HTTP_PORT}/leak HTTP/1.1\r\nHost: allowed.test\r\n\r\n",
-    b"GET http://127.0.0.1:{HTTP_PORT}/leak HTTP/1.1\r\nHost: allowed.test\r\n\r\n",
+    b"GET http://{WORLD}:{HTTP_PORT}/leak HTTP/1.1\r\nHost: allowed.test\r\n\r\n",
 ):
     try:
         with socket.create_connection(PROXY, 5) as s:
