@@ -86,7 +86,7 @@ impl Relay<'_> {
         loop {
             from.readable().await?;
             if moved >= BULK_BYTES && bulk.is_none() {
-                bulk = Some(Bulk::take(&self.session.pipes));
+                bulk = Some(Bulk::take(&self.session.pipes).inspect(|_| to.widen()));
             }
             let ended = match &bulk {
                 Some(Some(bulk)) => self.splice(bulk, from, to).await?,

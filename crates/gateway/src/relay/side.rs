@@ -2,11 +2,14 @@
 
 use std::{io, os::fd::AsFd};
 
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt::set_socket_send_buffer_size};
 use tokio::{
     io::Interest,
     net::{TcpStream, UnixStream},
 };
+
+/// What a unix socket may hold for bulk, so that it does not change hands every few kilobytes. TCP finds its own size.
+const BULK_SEND_BYTES: usize = 1024 * 1024;
 
 /// Readiness first, so that no buffer waits with a socket; and both directions at once, without halves.
 pub(super) trait Side: AsFd {
@@ -15,6 +18,9 @@ pub(super) trait Side: AsFd {
     fn try_read_buf(&self, buffer: &mut Vec<u8>) -> io::Result<usize>;
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
     fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+
+    /// Makes room for bulk that is written here.
+    fn widen(&self);
 
     /// Passes an end on.
     fn end(&self) -> io::Result<()> {
@@ -27,7 +33,7 @@ pub(super) trait Side: AsFd {
 }
 
 macro_rules! side {
-    ($socket:ty) => {
+    ($socket:ty, $widen:expr) => {
         impl Side for $socket {
             async fn readable(&self) -> io::Result<()> {
                 <$socket>::readable(self).await
@@ -48,12 +54,20 @@ macro_rules! side {
             fn try_io<R>(&self, interest: Interest, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
                 <$socket>::try_io(self, interest, call)
             }
+
+            fn widen(&self) {
+                let widen: fn(&Self) = $widen;
+                widen(self);
+            }
         }
     };
 }
 
-side!(TcpStream);
-side!(UnixStream);
+side!(TcpStream, |_| {});
+side!(UnixStream, |socket| {
+    // A host may allow less.
+    let _ = set_socket_send_buffer_size(socket, BULK_SEND_BYTES);
+});
 
 /// Writes everything.
 pub(super) async fn write_all(to: &impl Side, mut bytes: &[u8]) -> io::Result<()> {
