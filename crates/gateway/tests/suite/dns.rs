@@ -71,8 +71,8 @@ fn blocked(answer: &Message) -> String {
 #[tokio::test]
 async fn allowed_names_are_resolved_and_no_other_name_leaves() {
     let resolver = Resolver::start(vec![
-        ("a.test", addresses(&["192.0.2.1", "192.0.2.2", "2001:db8::1"])),
-        ("b.test", addresses(&["192.0.2.3"])),
+        ("a.test", addresses(&["198.51.100.1", "198.51.100.2", "2001:db8::1"])),
+        ("b.test", addresses(&["198.51.100.3"])),
     ])
     .await;
     let world = Setting::new(json!([{"domain": "a.test"}]), &[]).asking(resolver.address).start().await;
@@ -115,7 +115,7 @@ async fn addresses_that_nobody_may_reach_are_not_told() {
     let resolver = Resolver::start(vec![
         ("meta.test", addresses(&["169.254.169.254"])),
         ("alias.test", Says::Alias("meta.test")),
-        ("mixed.test", addresses(&["127.0.0.1", "192.0.2.1", "10.0.0.1", "169.254.169.254"])),
+        ("mixed.test", addresses(&["127.0.0.1", "198.51.100.1", "10.0.0.1", "169.254.169.254"])),
         ("private.test", addresses(&["10.0.0.1"])),
         ("loop.test", Says::Alias("loop.test")),
     ])
@@ -140,7 +140,7 @@ async fn addresses_that_nobody_may_reach_are_not_told() {
 
 #[tokio::test]
 async fn huge_answers_are_cut_to_what_fits() {
-    let many: Vec<String> = (0..=255).map(|last| format!("192.0.2.{last}")).collect();
+    let many: Vec<String> = (0..=255).map(|last| format!("198.51.100.{last}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let resolver = Resolver::start(vec![("many.test", addresses(&many))]).await;
     let world = Setting::new(json!([{"domain": "many.test"}]), &[]).asking(resolver.address).start().await;
@@ -150,7 +150,7 @@ async fn huge_answers_are_cut_to_what_fits() {
 
 #[tokio::test]
 async fn many_questions_of_one_stream_are_all_answered() {
-    let resolver = Resolver::start(vec![("a.test", addresses(&["192.0.2.1"]))]).await;
+    let resolver = Resolver::start(vec![("a.test", addresses(&["198.51.100.1"]))]).await;
     let world = Setting::new(json!([{"domain": "a.test"}]), &[]).asking(resolver.address).start().await;
     let mut stream = world.open(Opening::Dns);
     let mut ids = std::collections::BTreeSet::new();
@@ -169,7 +169,7 @@ async fn many_questions_of_one_stream_are_all_answered() {
 
 #[tokio::test]
 async fn malformed_questions_harm_nobody() {
-    let resolver = Resolver::start(vec![("a.test", addresses(&["192.0.2.1"]))]).await;
+    let resolver = Resolver::start(vec![("a.test", addresses(&["198.51.100.1"]))]).await;
     let world = Setting::new(json!([{"domain": "a.test"}]), &[]).asking(resolver.address).start().await;
     let mut stream = world.open(Opening::Dns);
     // Empty, too short, garbage, an answer; then a question.

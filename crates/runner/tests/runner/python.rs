@@ -36,7 +36,7 @@ fn arguments_and_environment_are_exactly_those_of_the_session() {
         "import sys, os, json\nprint(json.dumps([sys.argv[1:], dict(os.environ), sys.stdin.read()], sort_keys=True))";
     let case = python(code).with(|start| {
         start.args = vec!["a b".into(), String::new(), "ü".into()];
-        start.env = [("X", "1=2"), ("LANG", "C"), ("ENCLAVE_SESSION_ID", "forged"), ("ENCLAVE_SVC_Y", "forged")]
+        start.env = [("X", "1=2"), ("LANG", "C"), ("ENCLAVE_SESSION_ID", "forged"), ("ENCLAVE_Y", "forged")]
             .map(|(name, value)| (name.into(), value.into()))
             .into();
     });

@@ -66,13 +66,13 @@ pub(super) struct ProgramArgs {
     #[arg(long, value_name = "URL[#REF]", requires = "entrypoint", help_heading = "Source")]
     git: Option<String>,
     /// File of the repository to run
-    #[arg(long, value_name = "FILE", requires = "git", help_heading = "Source")]
+    #[arg(long, value_name = "FILE", requires = "git", conflicts_with = "file", help_heading = "Source")]
     entrypoint: Option<String>,
     /// Directory of the repository that becomes the working directory
-    #[arg(long, value_name = "DIR", requires = "git", help_heading = "Source")]
+    #[arg(long, value_name = "DIR", requires = "git", conflicts_with = "file", help_heading = "Source")]
     subpath: Option<String>,
     /// Binding of kind git that adds the credential of a private repository
-    #[arg(long, value_name = "BINDING", requires = "git", help_heading = "Source")]
+    #[arg(long, value_name = "BINDING", requires = "git", conflicts_with = "file", help_heading = "Source")]
     credential: Option<String>,
     /// File to put into the working directory, under its own name or another; may be repeated
     #[arg(long = "file", value_name = "LOCAL[:PATH]", help_heading = "Source")]
