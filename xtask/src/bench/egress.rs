@@ -70,7 +70,7 @@ pub(super) async fn measure() -> anyhow::Result<Egress> {
     let upstream = TcpListener::bind("127.0.0.1:0")?;
     let port = upstream.local_addr()?.port();
     std::thread::spawn(move || {
-        upstream.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| serve(stream))))
+        upstream.incoming().flatten().for_each(|stream| drop(std::thread::spawn(|| serve(stream))));
     });
     let server = Server::start("gvisor", &[&format!("--egress-permit=127.0.0.1/32:{port}")]).await?;
     let client = server.client()?;

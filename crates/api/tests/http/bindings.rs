@@ -147,8 +147,8 @@ async fn bindings_are_listed_by_name_page_by_page() {
         path = format!("/v1/bindings?limit=1&cursor={cursor}");
     }
     assert_eq!(names, ["a", "b", "c"]);
-    let named = api.get(&owner, "/v1/bindings?name=b").await.json();
-    assert_eq!(named["items"].as_array().unwrap().len(), 1);
+    let filtered = api.get(&owner, "/v1/bindings?name=b").await.json();
+    assert_eq!(filtered["items"].as_array().unwrap().len(), 1);
     let refused = api.get(&owner, "/v1/bindings?cursor=abc").await;
     assert_eq!(refused.fields(), ["cursor"]);
 }

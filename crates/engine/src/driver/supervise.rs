@@ -81,6 +81,12 @@ enum Decided {
     Lost(&'static str),
 }
 
+/// What goes into the sandbox: the files first, then the program.
+struct Handover<'a> {
+    start: HostFrame,
+    inputs: &'a mut Inputs,
+}
+
 /// What has come out of the sandbox so far.
 struct Collected {
     output: Output,
@@ -104,8 +110,8 @@ impl Driver {
             started: None,
         };
 
-        let decided =
-            self.watch(&id, start, &mut inputs, &mut sender, &mut receiver, &mut egress, &mut collected).await;
+        let handover = Handover { start, inputs: &mut inputs };
+        let decided = self.watch(&id, handover, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
         if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
@@ -154,8 +160,7 @@ impl Driver {
     async fn watch(
         &mut self,
         id: &SandboxId,
-        start: HostFrame,
-        inputs: &mut Inputs,
+        Handover { start, inputs }: Handover<'_>,
         sender: &mut Sender,
         receiver: &mut Receiver,
         egress: &mut Egress,
@@ -304,13 +309,14 @@ impl Driver {
             }
             GuestFrame::Exceeded { limit: GuestLimit::Pids } => Some(Decided::Quota(KillReason::PidsExceeded)),
             GuestFrame::Exceeded { limit: GuestLimit::Output } => Some(Decided::Quota(KillReason::OutputExceeded)),
-            GuestFrame::Exceeded { limit: GuestLimit::Disk } => Some(Decided::Quota(KillReason::DiskExceeded)),
+            GuestFrame::Exceeded { limit: GuestLimit::Disk } | GuestFrame::NotPut { reason: NotPut::NoSpace, .. } => {
+                Some(Decided::Quota(KillReason::DiskExceeded))
+            }
             GuestFrame::Exited { exit, .. } => Some(Decided::Exited(exit.code())),
             GuestFrame::Fault { message } => {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "runner fault");
                 Some(Decided::Lost("the runner could not run the program"))
             }
-            GuestFrame::NotPut { reason: NotPut::NoSpace, .. } => Some(Decided::Quota(KillReason::DiskExceeded)),
             GuestFrame::NotPut { reason: NotPut::InTheWay | NotPut::Failed, message } => {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "not put");
                 Some(Decided::NotPut)

@@ -78,7 +78,7 @@ async fn allowed_names_are_resolved_and_no_other_name_leaves() {
     let world = Setting::new(json!([{"domain": "a.test"}]), &[]).asking(resolver.address).start().await;
     let mut found = resolve(&world, "A.test").await;
     found.sort_unstable();
-    assert_eq!(found, [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])]);
+    assert_eq!(found, [IpAddr::from([198, 51, 100, 1]), IpAddr::from([198, 51, 100, 2])]);
     for kind in [RecordType::AAAA, RecordType::HTTPS, RecordType::SVCB, RecordType::TXT, RecordType::ANY] {
         let answer = ask(&world, "a.test", kind).await;
         assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 0), "{kind}");
@@ -127,7 +127,7 @@ async fn addresses_that_nobody_may_reach_are_not_told() {
         assert!(blocked(&answer).contains("metadata service"));
     }
     world.denied("metadata_address").await;
-    assert_eq!(resolve(&world, "mixed.test").await, [IpAddr::from([192, 0, 2, 1])]);
+    assert_eq!(resolve(&world, "mixed.test").await, [IpAddr::from([198, 51, 100, 1])]);
     let private = ask(&world, "private.test", RecordType::A).await;
     assert_eq!(private.metadata.response_code, ResponseCode::Refused);
     assert!(blocked(&private).contains("needs a CIDR"));

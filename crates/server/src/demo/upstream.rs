@@ -45,7 +45,7 @@ impl Upstream {
                 });
                 // A client that leaves in the middle is no fault here.
                 tokio::spawn(async move {
-                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await)
+                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
                 });
             }
         });

@@ -11,7 +11,7 @@ use crate::server::{Server, backends};
 
 use self::forge::{Forge, TOKEN, files_below};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server that lets sessions reach the forge, or a printed skip.
 async fn start(test: &str) -> Option<(Server, Forge)> {
@@ -92,10 +92,10 @@ PY"#,
     // Trees that git itself would refuse to make.
     forge.change(
         "/hostile/r.git",
-        r#"blob=$(echo evil | git hash-object -w --stdin)
+        r"blob=$(echo evil | git hash-object -w --stdin)
 hooks=$(printf '100755 blob %s\tpost-checkout\n' $blob | git mktree)
 tree=$( (git ls-tree main; printf '160000 commit 1111111111111111111111111111111111111111\tx\n'; printf '040000 tree %s\t.git\n040000 tree %s\t.GIT\n' $hooks $hooks) | git mktree --missing)
-git -c user.name=a -c user.email=a@example.org commit-tree $tree -m two | xargs git update-ref refs/heads/main"#,
+git -c user.name=a -c user.email=a@example.org commit-tree $tree -m two | xargs git update-ref refs/heads/main",
     );
     let (result, trail) = run(&server, source(&forge, "/hostile/r.git")).await;
     let expected = json!({"files": [".gitattributes", ".gitmodules", "inside", "main.py"]});

@@ -250,7 +250,7 @@ fn reply(query: &Message, here: Ipv4Addr, resolved: &Mutex<Vec<String>>) -> Mess
             META => METADATA,
             REBIND if before > 0 => METADATA,
             PRIVATE => Ipv4Addr::new(10, 1, 2, 3),
-            name if name.ends_with(".test") => here,
+            name if name.rsplit('.').next() == Some("test") => here,
             _ => {
                 answer.metadata.response_code = ResponseCode::NXDomain;
                 continue;

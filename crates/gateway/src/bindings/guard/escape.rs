@@ -31,8 +31,7 @@ pub(super) fn begins(byte: u8) -> bool {
 /// Reads the escape that these bytes begin with. There is at least one, and never more than are needed.
 pub(super) fn read(bytes: &[u8]) -> Escape {
     match bytes {
-        [b'%', digits @ ..] => hex_byte(digits),
-        [b'\\', b'x', digits @ ..] => hex_byte(digits),
+        [b'%', digits @ ..] | [b'\\', b'x', digits @ ..] => hex_byte(digits),
         [b'\\', b'u', digits @ ..] => match (number(digits, 16), digits.len()) {
             (None, 1..) => Escape::None,
             (Some(code), 4) => char::from_u32(code).map_or(Escape::None, Escape::Stands),

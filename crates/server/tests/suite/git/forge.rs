@@ -167,9 +167,9 @@ pub(crate) fn files_below(dir: &Path) -> Vec<PathBuf> {
     while let Some(dir) = left.pop() {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                left.push(entry.path())
+                left.push(entry.path());
             } else {
-                found.push(entry.path())
+                found.push(entry.path());
             }
         }
     }
