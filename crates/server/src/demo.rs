@@ -4,6 +4,7 @@
 //! of them were met. Afterwards the host is searched for anything that was left.
 
 mod cases;
+mod forge;
 pub(crate) mod residue;
 mod upstream;
 
@@ -22,12 +23,13 @@ use futures::StreamExt;
 use serde::Serialize;
 use wire::{
     AuditType, BindingAllow, BindingKind, BindingSecret, BindingSpec, BindingUpstream, CreateBinding, CreateSession,
-    Egress, EgressMode, Session, SessionResult, StreamFrame,
+    Egress, EgressMode, Session, SessionResult, Source, StreamFrame,
 };
 
 use crate::{
     demo::{
-        cases::{BINDING, Canary, Case, Stage},
+        cases::{BINDING, Canary, Case, GIT_BINDING, REPOSITORY, Stage},
+        forge::Forge,
         upstream::Upstream,
     },
     embedded::{Embedded, EmbeddedOptions},
@@ -67,8 +69,16 @@ struct Report {
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new();
     let upstream = Upstream::start(token()).await.context("start the demo's own service")?;
+    let forge = match forge(&upstream.token) {
+        Ok(forge) => Some(forge),
+        Err(error) => {
+            screen.say(&format!("note      no repository is cloned: {error}"));
+            None
+        }
+    };
     // Loopback is the host itself, which no session may reach unless the deployment permits it.
-    let permit = Some(format!("127.0.0.1/32:{}", upstream.port));
+    let ports = forge.iter().map(|forge| forge.port).chain([upstream.port]);
+    let permit = Some(ports.map(|port| format!("127.0.0.1/32:{port}")).collect::<Vec<_>>().join(","));
     let embedded = Embedded::start(EmbeddedOptions { backend: args.backend, permit }).await?;
     let client = embedded.client();
     let backend = client.backends().await?.items.into_iter().next().context("the server has a backend")?;
@@ -81,7 +91,12 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
     let canary = Canary::plant().context("plant the host's canary")?;
     client.create_binding(&binding(&upstream)).await.context("make the binding")?;
-    let stage = Stage { canary, upstream, executes: backend.executes };
+    // A model has nothing to clone with.
+    let forge = forge.filter(|_| backend.executes);
+    if let Some(forge) = &forge {
+        client.create_binding(&git_binding(forge, &upstream.token)).await.context("make the binding")?;
+    }
+    let stage = Stage { canary, upstream, forge, executes: backend.executes };
     let (mut checks, mut sessions) = (Vec::new(), Vec::new());
     for case in cases::all(&stage) {
         screen.say(&format!("{}: {}", case.name, case.story));
@@ -112,7 +127,8 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
 
 async fn attempt(client: &Client, case: &Case, stage: &Stage, screen: &mut Screen) -> anyhow::Result<(Check, Session)> {
     let request = CreateSession {
-        code: Some(case.code.to_owned()),
+        code: case.source.is_none().then(|| case.code.to_owned()),
+        source: case.source.clone().map(Source::Git),
         language: case.language,
         limits: case.limits,
         env: case.env.clone(),
@@ -194,6 +210,27 @@ fn binding(upstream: &Upstream) -> CreateBinding {
             budget: None,
         },
         secret: BindingSecret { value: upstream.token.clone(), ..BindingSecret::default() },
+    }
+}
+
+/// A git server with the demo's private repository.
+fn forge(token: &str) -> std::io::Result<Forge> {
+    let forge = Forge::start(token)?;
+    let program = include_str!("demo/programs/cloned.py");
+    forge.publish(REPOSITORY, &format!("cat > main.py <<'END'\n{program}END\necho data > data.txt"))?;
+    Ok(forge)
+}
+
+fn git_binding(forge: &Forge, token: &str) -> CreateBinding {
+    CreateBinding {
+        spec: BindingSpec {
+            name: GIT_BINDING.to_owned(),
+            kind: BindingKind::Git { username: "x-access-token".into() },
+            upstream: BindingUpstream { url: forge.url("/private"), ca_pem: None },
+            allow: Vec::new(),
+            budget: None,
+        },
+        secret: BindingSecret { value: token.to_owned(), ..BindingSecret::default() },
     }
 }
 

@@ -8,9 +8,9 @@ use std::{
 };
 
 use serde_json::Value;
-use wire::{EgressRule, EgressTarget, Language, Limits, SessionResult};
+use wire::{EgressRule, EgressTarget, GitSource, Language, Limits, SessionResult};
 
-use crate::demo::upstream::Upstream;
+use crate::demo::{forge::Forge, upstream::Upstream};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -24,6 +24,8 @@ pub(super) struct Case {
     pub(super) env: BTreeMap<String, String>,
     /// What it may reach; nothing, and no gateway either, when none.
     pub(super) allow: Option<Vec<EgressRule>>,
+    /// The repository that it is in, instead of `code`.
+    pub(super) source: Option<GitSource>,
     /// Bindings that it may use.
     pub(super) bind: Vec<String>,
     pub(super) expected: String,
@@ -35,12 +37,18 @@ pub(super) struct Case {
 pub(super) struct Stage {
     pub(super) canary: Canary,
     pub(super) upstream: Upstream,
+    /// A git server, where there is git.
+    pub(super) forge: Option<Forge>,
     /// Whether programs really run.
     pub(super) executes: bool,
 }
 
 /// The binding that leads to the demo's own service.
 pub(super) const BINDING: &str = "demo-api";
+/// The binding that leads to the demo's own repositories.
+pub(super) const GIT_BINDING: &str = "demo-git";
+/// The repository.
+pub(super) const REPOSITORY: &str = "/private/demo.git";
 
 /// What only the host knows and has: if a program comes back with any of it, or arrives there, the sandbox leaks.
 pub(super) struct Canary {
@@ -95,7 +103,7 @@ impl Canary {
 
 /// All of them, in the order of the demo.
 pub(super) fn all(stage: &Stage) -> Vec<Case> {
-    let Stage { canary, upstream, .. } = stage;
+    let Stage { canary, upstream, forge, .. } = stage;
     let python = |name, story, code, limits, expected: &str| Case {
         name,
         story,
@@ -104,6 +112,7 @@ pub(super) fn all(stage: &Stage) -> Vec<Case> {
         limits,
         env: BTreeMap::new(),
         allow: None,
+        source: None,
         bind: Vec::new(),
         expected: expected.to_owned(),
         judge: None,
@@ -113,7 +122,7 @@ pub(super) fn all(stage: &Stage) -> Vec<Case> {
         ..python(name, story, code, limits, expected)
     };
     let limits = Limits { wall_clock_ms: Some(30_000), ..Limits::default() };
-    vec![
+    let mut cases = vec![
         Case {
             judge: Some(reached),
             env: BTreeMap::from([("HOST_PORT".to_owned(), canary.port())]),
@@ -236,7 +245,27 @@ pub(super) fn all(stage: &Stage) -> Vec<Case> {
                 r#"succeeded; {"counts":{"be":2,"or":1,"to":1},"words":4}"#,
             )
         },
-    ]
+    ];
+    if let Some(forge) = forge {
+        cases.push(Case {
+            judge: Some(cloned),
+            source: Some(GitSource {
+                repo: forge.url(REPOSITORY),
+                reference: "main".into(),
+                entrypoint: "main.py".into(),
+                credential: Some(GIT_BINDING.into()),
+                ..GitSource::default()
+            }),
+            ..python(
+                "private repository",
+                "is cloned with a token that no sandbox is given, and looks for it and for .git",
+                "",
+                limits,
+                "succeeded; cloned with the token, 0 traces of it",
+            )
+        });
+    }
+    cases
 }
 
 fn reached(result: &SessionResult, stage: &Stage) -> String {
@@ -288,6 +317,15 @@ fn bound(result: &SessionResult, stage: &Stage) -> String {
     }
     let everything = [seen, &result.stdout_tail, &result.stderr_tail].join("\n");
     format!("{calls} calls with the token, {} copies of it seen", everything.matches(&stage.upstream.token).count())
+}
+
+fn cloned(result: &SessionResult, stage: &Stage) -> String {
+    let presented = stage.forge.as_ref().map_or(0, |forge| forge.presented().len());
+    match result.value().unwrap_or_default()["traces"].as_u64() {
+        Some(traces) if presented > 0 => format!("cloned with the token, {traces} traces of it"),
+        Some(_) => "cloned without the token".to_owned(),
+        None => "no account of it".to_owned(),
+    }
 }
 
 fn host_facts(result: &SessionResult, stage: &Stage) -> String {

@@ -9,13 +9,13 @@ use wire::{AuditEvent, AuditType, CreateSession, FaultCode, GitSource, Outcome, 
 
 use crate::server::{Server, backends};
 
-use self::forge::{Forge, TOKEN, files_below};
+use self::forge::{Forge, TOKEN, change, files_below};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server that lets sessions reach the forge, or a printed skip.
 async fn start(test: &str) -> Option<(Server, Forge)> {
-    let forge = Forge::start(test)?;
+    let forge = forge::start(test)?;
     if !backends(test).contains(&"gvisor") {
         return None;
     }
@@ -61,8 +61,8 @@ echo 'words = open("data.txt").read()' > helper.py; echo hello > data.txt"#;
 #[tokio::test]
 async fn a_public_repository_is_cloned_at_a_branch_a_tag_and_a_commit() {
     let Some((server, forge)) = start("git::public").await else { return };
-    let commit = forge.publish("/public/r.git", PROGRAM);
-    forge.change("/public/r.git", "git tag v1 main");
+    let commit = forge.publish("/public/r.git", PROGRAM).unwrap();
+    change(&forge, "/public/r.git", "git tag v1 main");
     for reference in ["main", "v1", "HEAD", "refs/heads/main", &commit] {
         let asked = GitSource { reference: reference.into(), ..source(&forge, "/public/r.git") };
         let (result, trail) = run(&server, asked).await;
@@ -78,9 +78,10 @@ async fn a_public_repository_is_cloned_at_a_branch_a_tag_and_a_commit() {
 #[tokio::test]
 async fn hostile_repositories_bring_in_nothing_but_files() {
     let Some((server, forge)) = start("git::hostile").await else { return };
-    forge.publish(
-        "/hostile/r.git",
-        r#"ln -s /etc/shadow shadow; ln -s ../../../etc/passwd out; ln -s main.py inside
+    forge
+        .publish(
+            "/hostile/r.git",
+            r#"ln -s /etc/shadow shadow; ln -s ../../../etc/passwd out; ln -s main.py inside
 printf x > "$(printf 'new\nline')"; printf x > "$(printf 'bad\377')"
 echo '* filter=evil diff=evil text eol=crlf' > .gitattributes
 printf '[submodule "x"]\n\tpath = x\n\turl = file:///etc\n' > .gitmodules
@@ -88,9 +89,11 @@ cat > main.py <<'PY'
 import os
 enclave.result({"files": sorted(os.listdir("."))})
 PY"#,
-    );
+        )
+        .unwrap();
     // Trees that git itself would refuse to make.
-    forge.change(
+    change(
+        &forge,
         "/hostile/r.git",
         r"blob=$(echo evil | git hash-object -w --stdin)
 hooks=$(printf '100755 blob %s\tpost-checkout\n' $blob | git mktree)
@@ -107,7 +110,7 @@ git -c user.name=a -c user.email=a@example.org commit-tree $tree -m two | xargs 
 #[tokio::test]
 async fn what_is_too_large_is_not_there_or_not_allowed_is_told_in_a_line() {
     let Some((server, forge)) = start("git::failures").await else { return };
-    forge.publish("/public/large.git", "head -c 3000000 /dev/zero > large; echo 'print(1)' > main.py");
+    forge.publish("/public/large.git", "head -c 3000000 /dev/zero > large; echo 'print(1)' > main.py").unwrap();
     let small = wire::Limits { disk_bytes: Some(1 << 20), ..wire::Limits::default() };
     let large = CreateSession {
         source: Some(Source::Git(source(&forge, "/public/large.git"))),
@@ -142,7 +145,7 @@ async fn what_is_too_large_is_not_there_or_not_allowed_is_told_in_a_line() {
 #[tokio::test]
 async fn a_private_repository_is_cloned_with_a_token_that_no_sandbox_sees() {
     let Some((server, forge)) = start("git::private").await else { return };
-    let commit = forge.publish("/private/r.git", PROGRAM);
+    let commit = forge.publish("/private/r.git", PROGRAM).unwrap();
     let binding = json!({
         "name": "forge", "kind": {"type": "git"}, "upstream": {"url": forge.url("/private")}, "secret": {"value": TOKEN},
     });
@@ -154,7 +157,7 @@ async fn a_private_repository_is_cloned_with_a_token_that_no_sandbox_sees() {
     assert_eq!(result.outcome, Outcome::Succeeded, "{result:?}");
     assert_eq!(event(&trail, AuditType::CloneCompleted)["commit"], commit.as_str());
     assert_eq!(event(&trail, AuditType::BindingInvoked)["name"], "forge");
-    assert!(!forge.seen.lock().unwrap().is_empty());
+    assert!(!forge.presented().is_empty());
     let told = format!("{}{}", serde_json::to_string(&result).unwrap(), serde_json::to_string(&trail).unwrap());
     assert!(!told.contains(TOKEN) && !server.log().contains(TOKEN));
     for file in files_below(&server.data) {
