@@ -150,7 +150,8 @@ async fn session(client: &Client, request: &CreateSession, screen: &mut Screen, 
     };
     screen.say(&report::verdict(&session, &result));
     for denial in &result.denials {
-        screen.say(&format!("denied {}: {}", denial.attempted, denial.reason));
+        let allowed_by = denial.allowed_by.as_ref().map(|rule| format!("; {rule} would allow it")).unwrap_or_default();
+        screen.say(&format!("denied {}: {}{allowed_by}", denial.attempted, denial.reason));
     }
     if let Some(given) = result.value() {
         // Indented JSON, on stderr like everything that Enclave says; --json is for programs.
