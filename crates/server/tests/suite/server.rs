@@ -147,8 +147,11 @@ fn spawn(backend: &str, port: u16, data: &Path, extra: &[String]) -> Child {
         .unwrap()
 }
 
+/// A port below those that the kernel gives to connections, from a stretch of this process's own: a server that is started
+/// again must not find it taken by a neighbour's connection.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let stretch = u16::try_from(std::process::id() % 2_000).unwrap();
+    (10_000 + stretch * 10..32_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// Backends that can run here, tried for real; what is missing is printed as a skip.
