@@ -10,6 +10,7 @@ use model::{
     audit::Draft,
     binding::{self, Upstream},
     gateway::{BoundService, Credential},
+    session::MAX_BINDINGS,
 };
 use serde_json::{Value, json};
 use store::{BindingChange, BindingFilter, BindingRecord};
@@ -23,8 +24,6 @@ use crate::{BindingError, BoundError, Engine, Inner, ListError, ReadError, vault
 
 /// Notices that a slow reader may be behind; one that is further behind looks at everything again.
 pub(crate) const NOTICES: usize = 256;
-/// Bindings that one session may use.
-const MAX_BOUND: usize = 32;
 /// How often a change is decided anew because another one came between. Each time another one was made.
 const ATTEMPTS: u32 = 64;
 
@@ -209,8 +208,8 @@ impl Inner {
     }
 
     pub(crate) async fn bound(&self, org: OrgId, asked: &[String]) -> Result<Vec<BoundService>, BoundError> {
-        if asked.len() > MAX_BOUND {
-            let message = format!("must have at most {MAX_BOUND} entries");
+        if asked.len() > MAX_BINDINGS {
+            let message = format!("must have at most {MAX_BINDINGS} entries");
             return Err(BoundError::Invalid(vec![FieldError::new("serviceBindings", message)]));
         }
         let tenant = self.store.tenant(org);

@@ -34,7 +34,7 @@ use wire::{AuditEvent, FaultCode, Session};
 use crate::{
     Inner,
     admission::Place,
-    driver::{egress::Heard, record::Unrecorded, services::Services, supervise::Run},
+    driver::{egress::Heard, inputs::Inputs, record::Unrecorded, services::Services, supervise::Run},
     live::Live,
     view,
 };
@@ -89,14 +89,7 @@ impl Driver {
             Ok(permit) => permit,
             Err(verdict) => return self.end(Run::never(verdict), Left::Nothing, None).await,
         };
-        let booted = match self.inputs().await {
-            Ok(inputs) => match self.workload().await {
-                Ok((shape, spec)) => self.boot(shape, spec).await.map(|sandbox| (sandbox, inputs)),
-                Err(not_booted) => Err(not_booted),
-            },
-            Err(not_booted) => Err(not_booted),
-        };
-        let (run, left) = match booted {
+        let (run, left) = match self.ready().await {
             Ok((sandbox, inputs)) => {
                 let id = sandbox.id.clone();
                 (self.supervise(sandbox, inputs).await, Left::Sandbox(id))
@@ -146,6 +139,13 @@ impl Driver {
             () = self.inner.draining.cancelled() => Err(Verdict::Faulted(drained())),
             permit = place.turn() => Ok(permit),
         }
+    }
+
+    /// The workload's sandbox, and what is put into it.
+    async fn ready(&mut self) -> Result<(backend::Sandbox, Inputs), NotBooted> {
+        let inputs = self.inputs().await?;
+        let (shape, spec) = self.workload().await?;
+        Ok((self.boot(shape, spec).await?, inputs))
     }
 
     /// What the workload's sandbox is.

@@ -18,7 +18,8 @@ const MAX_ARGS: usize = 256;
 const MAX_ENV: usize = 256;
 const MAX_LABELS: usize = 32;
 const MAX_RULES: usize = 256;
-const MAX_BINDINGS: usize = 32;
+/// Bindings that one session may use.
+pub const MAX_BINDINGS: usize = 32;
 /// Of a name or an id.
 const MAX_BINDING_NAME: usize = 64;
 /// Bytes of all arguments, and of the whole environment: well under what `execve` takes.

@@ -10,7 +10,7 @@ pub(super) mod tree;
 use std::{net::IpAddr, time::Duration};
 
 use backend::{
-    Sandbox, SandboxId, SandboxLimit, SandboxSpec, Shape, Termination,
+    Sandbox, SandboxId, SandboxLimit, SandboxSpec, Shape,
     channel::{ChannelError, Receiver, Sender},
 };
 use model::{
@@ -56,8 +56,6 @@ const MAX_WIRE_BYTES: u64 = DISK_BYTES + (64 << 20);
 const FRAMING_BYTES: u64 = MAX_FILES as u64 * (13 + protocol::path::MAX_PATH_BYTES as u64);
 /// Of what is told of a failure.
 const MAX_DETAIL: usize = 600;
-/// How long the backend may take to say why a sandbox has ended.
-const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why there is no tree.
 #[derive(Debug, thiserror::Error)]
@@ -249,8 +247,7 @@ impl Driver {
         self.remove_clone(&id).await;
         let cloned = outcome?;
         let wanted = &repository.reference;
-        let is_id = matches!(wanted.len(), 40 | 64) && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_id && !wanted.eq_ignore_ascii_case(&cloned.commit) {
+        if is_commit(wanted) && !wanted.eq_ignore_ascii_case(&cloned.commit) {
             return Err(CloneError::Refused("another commit came than the one that was asked for".to_owned()));
         }
         let bytes = cloned.tree.bytes().saturating_add(inline);
@@ -364,7 +361,9 @@ impl Driver {
                 Ok(Some(GuestFrame::Hello { .. })) => {
                     unreachable!("the channel's order check lets it through once, before this")
                 }
-                Ok(None) | Err(ChannelError::Io(_)) => return Err(self.clone_ended(id).await),
+                Ok(None) | Err(ChannelError::Io(_)) => {
+                    return Err(self.limit_behind(id).await.map_or(CloneError::Lost, over));
+                }
                 Err(error) => return Err(error.into()),
             }
         };
@@ -375,8 +374,7 @@ impl Driver {
             (Some(Said::Failed { error }), None, _) => Err(CloneError::Refused(error)),
             (Some(Said::Cloned { commit, skipped }), None, Exit::Code(0)) => {
                 read?;
-                let is_id = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-                if !is_id {
+                if !is_commit(&commit) {
                     return Err(CloneError::Refused("the commit that came has no id".to_owned()));
                 }
                 Ok(Cloned { commit, skipped, tree: reader.finish().await? })
@@ -388,20 +386,15 @@ impl Driver {
         }
     }
 
-    /// The pipe is closed: the backend knows why, or will in a moment.
-    async fn clone_ended(&self, id: &SandboxId) -> CloneError {
-        match timeout(END_PATIENCE, self.backend.wait(id)).await {
-            Ok(Ok(Termination::Exceeded(limit))) => over(limit),
-            Ok(Ok(Termination::Exited | Termination::Killed | Termination::Lost(_)) | Err(_)) | Err(_) => {
-                CloneError::Lost
-            }
-        }
-    }
-
     /// What was heard from the clone's gateway, for the session's result.
     pub(super) fn heard_before(&mut self) -> Heard {
         std::mem::take(&mut self.before)
     }
+}
+
+/// Whether a text is the whole id of a commit.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn over(limit: SandboxLimit) -> CloneError {

@@ -22,7 +22,7 @@ use wire::{AuditSource, Denial, OrgId, SessionId, StreamFrame};
 
 use crate::{
     BoundError, Inner,
-    driver::{Driver, services::Services},
+    driver::{Driver, record::Backoff, services::Services},
     live::Live,
 };
 
@@ -32,8 +32,6 @@ const AT_ONCE: usize = 64;
 const MAX_DENIALS: usize = 100;
 /// How long a gateway whose sandbox has ended may take to tell the rest.
 const END_PATIENCE: Duration = Duration::from_secs(5);
-/// First and longest pause between tries to write to a store that does not answer.
-const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// What a gateway has told so far.
 #[derive(Debug, Default)]
@@ -187,7 +185,7 @@ impl Listener {
         if drafts.is_empty() {
             return;
         }
-        let (mut pause, longest) = STORE_BACKOFF;
+        let mut backoff = Backoff::until(&self.inner.deadline);
         loop {
             match self.inner.store.tenant(self.org).append_audit(drafts.clone()).await {
                 Ok(events) => {
@@ -196,13 +194,9 @@ impl Listener {
                     }
                     return;
                 }
-                Err(error) if !self.inner.deadline.is_cancelled() => {
+                Err(error) if backoff.goes_on() => {
                     tracing::error!(session = %self.session, %error, "egress could not be recorded");
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = self.inner.deadline.cancelled() => {}
-                    }
-                    pause = (pause * 2).min(longest);
+                    backoff.wait().await;
                 }
                 Err(_) => return,
             }

@@ -10,6 +10,7 @@ use model::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::{Update, UpdateError};
+use tokio_util::sync::CancellationToken;
 use wire::{AuditEvent, AuditType, End, PhaseChange, SessionResult, StreamFrame};
 
 use crate::{
@@ -20,6 +21,33 @@ use crate::{
 
 /// First and longest pause between tries to write to a store that does not answer.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// The pauses between tries.
+pub(super) struct Backoff<'a> {
+    deadline: &'a CancellationToken,
+    pause: Duration,
+}
+
+impl<'a> Backoff<'a> {
+    /// Ends with the server's deadline.
+    pub(super) fn until(deadline: &'a CancellationToken) -> Self {
+        Self { deadline, pause: STORE_BACKOFF.0 }
+    }
+
+    /// Whether there is time for another try.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.deadline.is_cancelled()
+    }
+
+    /// Waits for the next try, at most until the deadline.
+    pub(super) async fn wait(&mut self) {
+        tokio::select! {
+            () = tokio::time::sleep(self.pause) => {}
+            () = self.deadline.cancelled() => {}
+        }
+        self.pause = (self.pause * 2).min(STORE_BACKOFF.1);
+    }
+}
 
 /// A change of the session that is to be recorded.
 pub(super) struct Change {
@@ -79,17 +107,14 @@ impl Driver {
     /// Records a change. A store that does not answer is waited for: the alternative would be to show something that was
     /// never recorded.
     pub(super) async fn record(&mut self, change: Change) -> Result<(), Unrecorded> {
-        let (mut pause, longest) = STORE_BACKOFF;
+        let deadline = self.inner.deadline.clone();
+        let mut backoff = Backoff::until(&deadline);
         loop {
             match self.try_record(&change).await {
                 Ok(()) => return Ok(()),
-                Err(UpdateError::Store(error)) if !self.inner.deadline.is_cancelled() => {
+                Err(UpdateError::Store(error)) if backoff.goes_on() => {
                     self.log_failure("record", &error);
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = self.inner.deadline.cancelled() => {}
-                    }
-                    pause = (pause * 2).min(longest);
+                    backoff.wait().await;
                 }
                 Err(error) => {
                     self.log_failure("record", &error);

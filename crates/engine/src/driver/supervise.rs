@@ -85,6 +85,8 @@ enum Decided {
 struct Handover<'a> {
     start: HostFrame,
     inputs: &'a mut Inputs,
+    /// The audit events of the files.
+    written: &'a [Draft],
 }
 
 /// What has come out of the sandbox so far.
@@ -110,7 +112,8 @@ impl Driver {
             started: None,
         };
 
-        let handover = Handover { start, inputs: &mut inputs };
+        let written = inputs.drafts(self.session.id, self.inner.clock.now());
+        let handover = Handover { start, inputs: &mut inputs, written: &written };
         let decided = self.watch(&id, handover, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
@@ -119,8 +122,7 @@ impl Driver {
                 self.log_failure("kill", &error);
             }
             if !matches!(decided, Decided::Exited(_) | Decided::Violation(_)) {
-                let files = inputs.drafts(self.session.id, self.inner.clock.now());
-                self.drain(&id, &files, &mut receiver, &mut collected).await;
+                self.drain(&id, &written, &mut receiver, &mut collected).await;
             }
         }
         if self.state == State::Pending {
@@ -128,8 +130,7 @@ impl Driver {
             let overran = collected.handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
             let ran = collected.started.is_some() || overran;
             // If it cannot be recorded, neither can the end, which is the one to tell.
-            let files = inputs.drafts(self.session.id, self.inner.clock.now());
-            let _ = if ran { self.started(&id, files).await } else { self.provisioned(&id).await };
+            let _ = if ran { self.started(&id, &written).await } else { self.provisioned(&id).await };
         }
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
@@ -160,7 +161,7 @@ impl Driver {
     async fn watch(
         &mut self,
         id: &SandboxId,
-        Handover { start, inputs }: Handover<'_>,
+        Handover { start, inputs, written }: Handover<'_>,
         sender: &mut Sender,
         receiver: &mut Receiver,
         egress: &mut Egress,
@@ -169,7 +170,6 @@ impl Driver {
         let backend = std::sync::Arc::clone(&self.backend);
         let live = std::sync::Arc::clone(&self.live);
         let deadline = self.inner.deadline.clone();
-        let files = inputs.drafts(self.session.id, self.inner.clock.now());
         let patience = START_PATIENCE + inputs.patience();
         let sending = async {
             inputs.send(sender).await?;
@@ -241,7 +241,7 @@ impl Driver {
                         collected.started = Some(now);
                         until = now + Duration::from_millis(self.spec.limits.wall_clock_ms);
                         let guard = self.guard(id, until);
-                        if self.started(id, files.clone()).await.is_err() {
+                        if self.started(id, written).await.is_err() {
                             // The server's deadline; or the session is another's, and this end is not recorded either.
                             return Decided::Drained;
                         }
@@ -257,30 +257,34 @@ impl Driver {
 
     /// The pipe is closed: the backend knows why, or will in a moment.
     async fn closed(&self, id: &SandboxId) -> Decided {
+        let lost = Decided::Lost("the sandbox ended without reporting an exit");
+        self.limit_behind(id).await.map_or(lost, Decided::Exceeded)
+    }
+
+    /// Which of the backend's limits closed a pipe, if one did.
+    pub(super) async fn limit_behind(&self, id: &SandboxId) -> Option<SandboxLimit> {
         match timeout(DRAIN_PATIENCE, self.backend.wait(id)).await {
-            Ok(Ok(Termination::Exceeded(limit))) => Decided::Exceeded(limit),
-            Ok(Ok(Termination::Exited | Termination::Killed | Termination::Lost(_)) | Err(_)) | Err(_) => {
-                Decided::Lost("the sandbox ended without reporting an exit")
-            }
+            Ok(Ok(Termination::Exceeded(limit))) => Some(limit),
+            Ok(Ok(Termination::Exited | Termination::Killed | Termination::Lost(_)) | Err(_)) | Err(_) => None,
         }
     }
 
     /// Records sandbox and start together: the sandbox alone is of no use to anybody before.
-    async fn started(&mut self, id: &SandboxId, files: Vec<Draft>) -> Result<(), Unrecorded> {
-        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }, Event::Started], files).await
+    async fn started(&mut self, id: &SandboxId, written: &[Draft]) -> Result<(), Unrecorded> {
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }, Event::Started], written).await
     }
 
     /// Records a sandbox whose program never started.
     async fn provisioned(&mut self, id: &SandboxId) -> Result<(), Unrecorded> {
-        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }], Vec::new()).await
+        self.advance(id, [Event::Provisioned { sandbox: id.to_string() }], &[]).await
     }
 
-    /// `files` come behind the first event.
+    /// `written` come behind the first event.
     async fn advance<const N: usize>(
         &mut self,
         id: &SandboxId,
         events: [Event; N],
-        files: Vec<Draft>,
+        written: &[Draft],
     ) -> Result<(), Unrecorded> {
         let now = self.inner.clock.now();
         let (mut state, mut drafts) = (self.state.clone(), Vec::with_capacity(N));
@@ -289,7 +293,7 @@ impl Driver {
             state = next;
             drafts.push(draft);
         }
-        drafts.splice(1..1, files);
+        drafts.splice(1..1, written.iter().cloned());
         self.record(Change { state, drafts, sandbox: Some(id.clone()), result: None }).await
     }
 
@@ -329,7 +333,7 @@ impl Driver {
 
     /// Takes what an ended sandbox had still written. The patience is with the pipe alone: a start that is recorded late is
     /// recorded whole.
-    async fn drain(&mut self, id: &SandboxId, files: &[Draft], receiver: &mut Receiver, collected: &mut Collected) {
+    async fn drain(&mut self, id: &SandboxId, written: &[Draft], receiver: &mut Receiver, collected: &mut Collected) {
         let until = Instant::now() + DRAIN_PATIENCE;
         loop {
             let Ok(next) = timeout_at(until, receiver.next()).await else {
@@ -339,7 +343,7 @@ impl Driver {
             match next {
                 Ok(Some(GuestFrame::Started { .. })) => {
                     collected.started = Some(Instant::now());
-                    if self.started(id, files.to_vec()).await.is_err() {
+                    if self.started(id, written).await.is_err() {
                         return;
                     }
                 }
