@@ -90,11 +90,16 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     screen.say("");
 
     let canary = Canary::plant().context("plant the host's canary")?;
-    client.create_binding(&binding(&upstream)).await.context("make the binding")?;
+    let url = format!("http://127.0.0.1:{}", upstream.port);
+    let reads = BindingAllow { methods: vec!["GET".into()], paths: Vec::new() };
+    let api = binding(BINDING, BindingKind::Bearer, url, vec![reads], &upstream.token);
+    client.create_binding(&api).await.context("make the binding")?;
     // A model has nothing to clone with.
     let forge = forge.filter(|_| backend.executes);
     if let Some(forge) = &forge {
-        client.create_binding(&git_binding(forge, &upstream.token)).await.context("make the binding")?;
+        let kind = BindingKind::Git { username: "x-access-token".into() };
+        let git = binding(GIT_BINDING, kind, forge.url("/private"), Vec::new(), &upstream.token);
+        client.create_binding(&git).await.context("make the binding")?;
     }
     let stage = Stage { canary, upstream, forge, executes: backend.executes };
     let (mut checks, mut sessions) = (Vec::new(), Vec::new());
@@ -199,17 +204,12 @@ fn token() -> String {
     format!("demo-{}", hex::encode(Ids::from_os().bytes::<16>()))
 }
 
-/// The demo's own service, for programs that are not given its token.
-fn binding(upstream: &Upstream) -> CreateBinding {
+/// A service of the demo's, for programs that are not given its token.
+fn binding(name: &str, kind: BindingKind, url: String, allow: Vec<BindingAllow>, token: &str) -> CreateBinding {
+    let upstream = BindingUpstream { url, ca_pem: None };
     CreateBinding {
-        spec: BindingSpec {
-            name: BINDING.to_owned(),
-            kind: BindingKind::Bearer,
-            upstream: BindingUpstream { url: format!("http://127.0.0.1:{}", upstream.port), ca_pem: None },
-            allow: vec![BindingAllow { methods: vec!["GET".into()], paths: Vec::new() }],
-            budget: None,
-        },
-        secret: BindingSecret { value: upstream.token.clone(), ..BindingSecret::default() },
+        spec: BindingSpec { name: name.to_owned(), kind, upstream, allow, budget: None },
+        secret: BindingSecret { value: token.to_owned(), ..BindingSecret::default() },
     }
 }
 
@@ -219,19 +219,6 @@ fn forge(token: &str) -> std::io::Result<Forge> {
     let program = include_str!("demo/programs/cloned.py");
     forge.publish(REPOSITORY, &format!("cat > main.py <<'END'\n{program}END\necho data > data.txt"))?;
     Ok(forge)
-}
-
-fn git_binding(forge: &Forge, token: &str) -> CreateBinding {
-    CreateBinding {
-        spec: BindingSpec {
-            name: GIT_BINDING.to_owned(),
-            kind: BindingKind::Git { username: "x-access-token".into() },
-            upstream: BindingUpstream { url: forge.url("/private"), ca_pem: None },
-            allow: Vec::new(),
-            budget: None,
-        },
-        secret: BindingSecret { value: token.to_owned(), ..BindingSecret::default() },
-    }
 }
 
 /// The token is nowhere but where it has to be: not in what is told of the sessions, not in a file of the server.
@@ -252,20 +239,9 @@ async fn secret_check(client: &Client, sessions: &[Session], data: &Path, token:
             copies.push(format!("what is told of {}", session.id));
         }
     }
-    let mut folders = vec![data.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if let Ok(bytes) = std::fs::read(&path) {
-                searched += 1;
-                if bytes.windows(token.len()).any(|window| window == token.as_bytes()) {
-                    copies.push(path.display().to_string());
-                }
-            }
-        }
-    }
+    let (files, found) = residue::copies(data, token);
+    searched += files;
+    copies.extend(found.iter().map(|file| file.display().to_string()));
     screen.detail(&format!("searched {searched} results, trails and files"));
     let observed = if copies.is_empty() { "0 copies".to_owned() } else { copies.join("; ") };
     let check = Check {

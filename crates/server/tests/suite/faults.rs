@@ -98,7 +98,7 @@ async fn killed_at_twenty_moments(backend: &str) {
 }
 
 /// What is named after a sandbox, at any depth.
-fn sandboxes_below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sandboxes_below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (found, others): (Vec<_>, Vec<_>) =
         entries.partition(|path| path.file_name().unwrap().to_string_lossy().starts_with("sbx-"));
