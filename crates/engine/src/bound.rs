@@ -1,6 +1,6 @@
 //! The binding with which a repository is cloned.
 
-use model::{gateway::BoundService, session::Repository};
+use model::{binding::Upstream, gateway::BoundService, session::Repository};
 use wire::{BindingKind, OrgId};
 
 use crate::{BoundError, Inner};
@@ -54,7 +54,8 @@ impl Inner {
         }
         let upstream = &service.spec.upstream.url;
         let elsewhere = || Unbound::Elsewhere { name: name.clone(), upstream: upstream.clone() };
-        let path = repository.url.below(upstream).ok_or_else(elsewhere)?;
+        let path = upstream.parse::<Upstream>().ok().and_then(|upstream| repository.url.below(&upstream));
+        let path = path.ok_or_else(elsewhere)?;
         Ok(Some(BoundRepository { service, path }))
     }
 }

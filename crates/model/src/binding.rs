@@ -10,6 +10,7 @@ use wire::{
     BindingAllow, BindingBudget, BindingKind, BindingSecret, BindingSpec, CreateBinding, FieldError, UpdateBinding,
 };
 
+pub(crate) use upstream::has_dots;
 pub use upstream::{NotAnUpstream, Upstream};
 
 use crate::{gateway::Credential, secret::Secret, session::Misread};
@@ -127,9 +128,7 @@ fn check_spec(spec: &mut BindingSpec, faults: &mut Vec<FieldError>) {
 }
 
 fn check_allow(allow: &[BindingAllow], faults: &mut Vec<FieldError>) {
-    if allow.len() > MAX_ALLOW {
-        faults.push(FieldError::new("allow", format!("must have at most {MAX_ALLOW} entries")));
-    }
+    at_most("allow", allow.len(), MAX_ALLOW, faults);
     for (index, entry) in allow.iter().take(MAX_ALLOW).enumerate() {
         let path = format!("allow[{index}]");
         at_most(&format!("{path}.methods"), entry.methods.len(), MAX_METHODS, faults);
@@ -161,7 +160,7 @@ fn check_method(path: &str, method: &str, faults: &mut Vec<FieldError>) {
 fn check_pattern(path: &str, pattern: &str, faults: &mut Vec<FieldError>) {
     let whole = pattern.split('/').all(|segment| !segment.contains("**") || segment == "**");
     let plain = pattern.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'\\'));
-    if !pattern.starts_with('/') || pattern.len() > MAX_PATH_BYTES || !plain || !whole || upstream::has_dots(pattern) {
+    if !pattern.starts_with('/') || pattern.len() > MAX_PATH_BYTES || !plain || !whole || has_dots(pattern) {
         let message = format!(
             "must be a path of at most {MAX_PATH_BYTES} visible ASCII characters that starts with /, without a query and \
              without . and .. segments; ** is a whole segment"

@@ -221,11 +221,6 @@ impl Policy {
             Some(_) | None => Ok(()),
         }
     }
-
-    /// Whether the list allows any name at all, so that a client that speaks in names may be listened to.
-    pub fn has_names(&self) -> bool {
-        self.rules.iter().any(|rule| !matches!(rule.target, Target::Net(_)))
-    }
 }
 
 impl Deployment {

@@ -263,12 +263,17 @@ fn check_bindings(bindings: &[String], faults: &mut Vec<FieldError>) {
     }
     for (index, name) in bindings.iter().enumerate() {
         let path = format!("serviceBindings[{index}]");
-        if name.is_empty() || name.len() > MAX_BINDING_NAME || name.chars().any(char::is_control) {
+        if !could_be_binding(name) {
             faults.push(FieldError::new(path, "must be the id or the name of a binding"));
         } else if bindings[..index].contains(name) {
             faults.push(FieldError::new(path, "is listed twice"));
         }
     }
+}
+
+/// Whether a text could be the id or the name of a binding.
+fn could_be_binding(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_BINDING_NAME && !name.chars().any(char::is_control)
 }
 
 fn check_backend(asked: Option<&str>, known: &[&str], faults: &mut Vec<FieldError>) {

@@ -38,6 +38,16 @@ pub const DNS_PORT: u16 = 53;
 /// Bindings are `http://<name>.` this.
 pub const INTERNAL_DOMAIN: &str = "enclave.internal";
 
+/// Where a program finds the binding of this name.
+pub fn base_url(binding: &str) -> String {
+    format!("http://{binding}.{INTERNAL_DOMAIN}")
+}
+
+/// What stands before [`INTERNAL_DOMAIN`] and its dot in a host, if that is where it ends.
+pub fn below_internal(host: &str) -> Option<&str> {
+    host.strip_suffix(INTERNAL_DOMAIN)?.strip_suffix('.')
+}
+
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Opening {

@@ -22,7 +22,10 @@ use model::{
     phase::Verdict,
     session::{RepoUrl, Repository},
 };
-use protocol::{Exit, GuestFrame, HostFrame, Start, Stream, egress::INTERNAL_DOMAIN};
+use protocol::{
+    Exit, GuestFrame, HostFrame, Start, Stream,
+    egress::{INTERNAL_DOMAIN, base_url},
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -297,10 +300,8 @@ impl Driver {
         most_bytes: u64,
     ) -> HostFrame {
         let shown = repository.url.to_string();
-        let url = bound.map_or_else(
-            || shown.clone(),
-            |bound| format!("http://{}.{INTERNAL_DOMAIN}{}", bound.service.spec.name, bound.path),
-        );
+        let url = bound
+            .map_or_else(|| shown.clone(), |bound| format!("{}{}", base_url(&bound.service.spec.name), bound.path));
         let subpath = repository.subpath.clone().unwrap_or_default();
         HostFrame::Start(Box::new(Start {
             session_id: self.session.id.to_string(),

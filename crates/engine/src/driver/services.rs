@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use backend::GatewayHandle;
 use model::gateway::{BoundService, Credential};
+use protocol::egress::base_url;
 use tokio::sync::broadcast::{self, error::RecvError};
 use wire::{BindingId, OrgId};
 
@@ -40,7 +41,7 @@ impl Services {
     pub(super) fn env(&self) -> Vec<(String, String)> {
         let variable = |name: &str| {
             let key = format!("ENCLAVE_SVC_{}", name.to_ascii_uppercase().replace('-', "_"));
-            (key, format!("http://{name}.{}", protocol::egress::INTERNAL_DOMAIN))
+            (key, base_url(name))
         };
         self.held.iter().map(|service| variable(&service.spec.name)).collect()
     }

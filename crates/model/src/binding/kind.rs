@@ -2,7 +2,7 @@
 
 use wire::{BindingKind, FieldError};
 
-use super::{is_header_text, upstream};
+use super::{at_most, is_header_text, upstream};
 
 /// Bytes of names and ids: more than any service gives out.
 const MAX_WORD: usize = 256;
@@ -39,9 +39,7 @@ pub(super) fn check(kind: &BindingKind, faults: &mut Vec<FieldError>) {
         BindingKind::OAuth2ClientCredentials { token_url, client_id, scopes } => {
             upstream::check_url("kind.tokenUrl", token_url, faults);
             word("kind.clientId", client_id, |c| matches!(c, ' '..='~'), faults);
-            if scopes.len() > MAX_SCOPES {
-                faults.push(FieldError::new("kind.scopes", format!("must have at most {MAX_SCOPES} entries")));
-            }
+            at_most("kind.scopes", scopes.len(), MAX_SCOPES, faults);
             for (index, scope) in scopes.iter().take(MAX_SCOPES).enumerate() {
                 let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
                 word(&format!("kind.scopes[{index}]"), scope, allowed, faults);

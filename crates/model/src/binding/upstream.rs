@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use protocol::egress::INTERNAL_DOMAIN;
 use wire::{BindingUpstream, FieldError};
 
 use crate::egress::{Host, Special};
@@ -12,8 +13,6 @@ const MAX_URL: usize = 2048;
 const MAX_PEM: usize = 64 * 1024;
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
-/// The names below which sessions find their bindings: no service has one.
-const OWN_NAMES: &str = "enclave.internal";
 
 /// One service: where it is, and below which path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,7 +57,10 @@ impl FromStr for Upstream {
         let (host, port) = split_port(authority)?;
         let host: Host = host.parse().map_err(|_| NotAnUpstream("must have a host name or an address"))?;
         match &host {
-            Host::Name(name) if name.strip_suffix(OWN_NAMES).is_some_and(|r| r.is_empty() || r.ends_with('.')) => {
+            Host::Name(name)
+                if name.strip_suffix(INTERNAL_DOMAIN).is_some_and(|r| r.is_empty() || r.ends_with('.')) =>
+            {
+                // Below it sessions find their bindings: no service has such a name.
                 return Err(NotAnUpstream("is a name of the platform's own"));
             }
             Host::Address(address) => refuse_special(Special::of(*address))?,
@@ -97,7 +99,7 @@ fn refuse_special(special: Option<Special>) -> Result<(), NotAnUpstream> {
 }
 
 /// Whether a path has segments that mean another one, in any spelling.
-pub(super) fn has_dots(path: &str) -> bool {
+pub(crate) fn has_dots(path: &str) -> bool {
     path.split('/').any(|segment| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."))
 }
 

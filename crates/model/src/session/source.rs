@@ -5,8 +5,11 @@ use std::{fmt, net::IpAddr};
 use protocol::path;
 use wire::{FieldError, GitSource};
 
-use super::MAX_BINDING_NAME;
-use crate::egress::Host;
+use super::could_be_binding;
+use crate::{
+    binding::{Upstream, has_dots},
+    egress::Host,
+};
 
 /// Of a URL; servers take little more.
 const MAX_URL_BYTES: usize = 2048;
@@ -106,11 +109,7 @@ impl std::str::FromStr for RepoUrl {
         };
         let path = path.strip_suffix('/').unwrap_or(path);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%+@/".contains(&byte);
-        let is_name = |part: &str| {
-            let unescaped = part.replace("%2e", ".").replace("%2E", ".");
-            !part.is_empty() && unescaped != "." && unescaped != ".."
-        };
-        if !path.bytes().all(plain) || !path.split('/').all(is_name) {
+        if !path.bytes().all(plain) || path.split('/').any(str::is_empty) || has_dots(path) {
             return Err(NotARepoUrl::Path);
         }
         Ok(Self { tls, host, port, path: format!("/{path}") })
@@ -133,18 +132,11 @@ impl fmt::Display for RepoUrl {
 
 impl RepoUrl {
     /// The path of this repository below a binding's upstream; none when it is not below it.
-    pub fn below(&self, upstream: &str) -> Option<String> {
-        let origin = |url: &Self| (url.tls, url.host.clone(), url.port);
-        // An upstream may be a whole host, which no repository is.
-        let trimmed = upstream.trim_end_matches('/');
-        let rooted = trimmed.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'));
-        let base = if rooted { format!("{trimmed}/-") } else { trimmed.to_owned() };
-        let base: Self = base.parse().ok()?;
-        if origin(self) != origin(&base) {
+    pub fn below(&self, upstream: &Upstream) -> Option<String> {
+        if (self.tls, &self.host, self.port) != (upstream.tls, &upstream.host, upstream.port) {
             return None;
         }
-        let above = if rooted { "" } else { &base.path };
-        self.path.strip_prefix(above).filter(|rest| rest.starts_with('/')).map(str::to_owned)
+        self.path.strip_prefix(&upstream.base).filter(|rest| rest.starts_with('/')).map(str::to_owned)
     }
 }
 
@@ -168,7 +160,7 @@ pub(super) fn decide(source: GitSource, faults: &mut Vec<FieldError>) -> Option<
         fault("entrypoint", error);
     }
     if let Some(name) = &source.credential
-        && (name.is_empty() || name.len() > MAX_BINDING_NAME || name.chars().any(char::is_control))
+        && !could_be_binding(name)
     {
         fault("credential", "must be the id or the name of a binding of kind git".to_owned());
     }
@@ -268,7 +260,8 @@ mod tests {
 
     #[test]
     fn a_repository_is_below_its_bindings_upstream_or_not() {
-        let below = |upstream: &str| "https://example.org/team/repo".parse::<RepoUrl>().unwrap().below(upstream);
+        let repository: RepoUrl = "https://example.org/team/repo".parse().unwrap();
+        let below = |upstream: &str| upstream.parse().ok().and_then(|upstream| repository.below(&upstream));
         for (upstream, path) in [
             ("https://example.org", "/team/repo"),
             ("https://example.org/", "/team/repo"),
@@ -352,7 +345,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(text in ".{0,60}", upstream in ".{0,30}") {
-            if let Ok(url) = text.parse::<RepoUrl>() {
+            if let (Ok(url), Ok(upstream)) = (text.parse::<RepoUrl>(), upstream.parse()) {
                 let _ = url.below(&upstream);
             }
             let _ = is_ref(&text);
