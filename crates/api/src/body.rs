@@ -5,10 +5,10 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use wire::{ErrorCode, FieldError};
+use wire::{ErrorCode, FieldError, JsonError};
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, MAX_FAULTS},
     state::{App, BODY_UNIT},
 };
 
@@ -72,6 +72,25 @@ impl Json {
         self.bytes.extend_from_slice(data);
         Ok(())
     }
+}
+
+/// Reads the bytes of a body: what could be read, beside every fault of shape.
+pub(crate) type Parse<T> = fn(&[u8]) -> Result<(T, Vec<FieldError>), JsonError>;
+
+/// What a body says, and every fault: those that are known already, then those of its shape.
+pub(crate) fn parsed<T>(
+    bytes: &[u8],
+    mut faults: Vec<FieldError>,
+    parse: Parse<T>,
+) -> Result<(T, Vec<FieldError>), Failure> {
+    let (what, shape) = parse(bytes)
+        .map_err(|error| Failure::new(ErrorCode::MalformedJson, format!("the body cannot be read as JSON: {error}")))?;
+    faults.extend(shape);
+    if faults.len() > MAX_FAULTS {
+        // More than will be told anyway: not worth deciding on the rest.
+        return Err(Failure::invalid(faults));
+    }
+    Ok((what, faults))
 }
 
 fn announced(headers: &HeaderMap) -> Option<u64> {

@@ -1,10 +1,9 @@
 //! The routes of bindings. What carries a secret is written once and never shown; no answer has one.
 
 use reqwest::Method;
-use serde::Serialize;
 use wire::{Binding, BindingId, BindingPage, BindingSecret, CreateBinding, UpdateBinding};
 
-use crate::{Client, ClientError, Retry, call::Call};
+use crate::{Client, ClientError, Retry};
 
 /// Which bindings to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub struct ListBindings {
 impl Client {
     /// `POST /v1/bindings`. Never repeated: a second try would meet the binding that the first one made.
     pub async fn create_binding(&self, request: &CreateBinding) -> Result<Binding, ClientError> {
-        let mut call = with_body(self.call(Method::POST, &["v1", "bindings"]), request)?;
+        let mut call = self.call(Method::POST, &["v1", "bindings"]).with_body(request)?;
         call.retry = Retry::NEVER;
         self.fetch(&call, "the binding").await
     }
@@ -44,14 +43,14 @@ impl Client {
 
     /// `PATCH /v1/bindings/{id}`: changes what is given of it.
     pub async fn update_binding(&self, id: BindingId, change: &UpdateBinding) -> Result<Binding, ClientError> {
-        let call = with_body(self.call(Method::PATCH, &path(&id.to_string())), change)?;
+        let call = self.call(Method::PATCH, &path(&id.to_string())).with_body(change)?;
         self.fetch(&call, "the binding").await
     }
 
     /// `PUT /v1/bindings/{id}/secret`: replaces its secret.
     pub async fn rotate_binding(&self, id: BindingId, secret: &BindingSecret) -> Result<Binding, ClientError> {
         let id = id.to_string();
-        let call = with_body(self.call(Method::PUT, &["v1", "bindings", &id, "secret"]), secret)?;
+        let call = self.call(Method::PUT, &["v1", "bindings", &id, "secret"]).with_body(secret)?;
         self.fetch(&call, "the binding").await
     }
 
@@ -66,11 +65,4 @@ impl Client {
 
 fn path(id: &str) -> [&str; 3] {
     ["v1", "bindings", id]
-}
-
-fn with_body(mut call: Call, body: &impl Serialize) -> Result<Call, ClientError> {
-    let body =
-        serde_json::to_vec(body).map_err(|source| ClientError::Decode { what: "the request", source: Some(source) })?;
-    call.body = Some(body.into());
-    Ok(call)
 }

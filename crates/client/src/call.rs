@@ -7,7 +7,7 @@ use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
 use crate::{Client, ClientError, Retry, retry};
@@ -87,6 +87,13 @@ impl Client {
 }
 
 impl Call {
+    /// The same with a body.
+    pub(crate) fn with_body(mut self, body: &impl Serialize) -> Result<Self, ClientError> {
+        let failed = |source| ClientError::Decode { what: "the request", source: Some(source) };
+        self.body = Some(serde_json::to_vec(body).map_err(failed)?.into());
+        Ok(self)
+    }
+
     fn request(&self, client: &Client) -> RequestBuilder {
         let mut request = client.http.request(self.method.clone(), self.url.clone()).timeout(self.timeout);
         if let Some(body) = &self.body {

@@ -68,10 +68,7 @@ impl Client {
 
     /// `POST /v1/sessions` with the caller's own idempotency key: the same key gives the same session for 24 hours.
     pub async fn create_with_key(&self, request: &CreateSession, key: &str) -> Result<Session, ClientError> {
-        let mut call = self.call(Method::POST, &["v1", "sessions"]);
-        let body = serde_json::to_vec(request)
-            .map_err(|source| ClientError::Decode { what: "the request", source: Some(source) })?;
-        call.body = Some(body.into());
+        let mut call = self.call(Method::POST, &["v1", "sessions"]).with_body(request)?;
         call.idempotency_key = Some(key.to_owned());
         self.fetch(&call, "the session").await
     }

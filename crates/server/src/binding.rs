@@ -13,7 +13,7 @@ use wire::{Binding, BindingId, BindingSpec, CreateBinding};
 use crate::{
     binding::{args::SpecArgs, secret::SecretArgs},
     process,
-    run::report::error_lines,
+    run::report,
 };
 
 /// Make, list, rotate and delete service bindings.
@@ -153,14 +153,5 @@ fn line(binding: &Binding) -> String {
 
 /// What the server said, every fault of it, or that there is none.
 fn told(client: &Client, error: &ClientError) -> anyhow::Error {
-    match error {
-        ClientError::Transport(_) => anyhow!("{}: {}", client.base_url(), error.chain()),
-        ClientError::BaseUrl { .. }
-        | ClientError::Key
-        | ClientError::Problem(_)
-        | ClientError::Unexpected { .. }
-        | ClientError::Decode { .. }
-        | ClientError::TooLarge { .. }
-        | ClientError::StreamLost { .. } => anyhow!("{}", error_lines(error).join("\n")),
-    }
+    anyhow!("{}", report::told(client, error).join("\n"))
 }

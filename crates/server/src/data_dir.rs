@@ -3,6 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read, Write},
+    ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -18,9 +19,9 @@ use sha2::{Digest, Sha256};
 const PEPPER: &str = "enclave.pepper";
 const PEPPER_BYTES: usize = 32;
 const SECRETS_KEY: &str = "secrets.key";
-const SECRETS_KEY_BYTES: usize = 32;
-/// 32 bytes in any spelling, with room for line breaks.
-const MAX_SECRETS_KEY_BYTES: u64 = 1024;
+pub(crate) const SECRETS_KEY_BYTES: usize = 32;
+/// 32 bytes in any spelling, with room for line breaks; no file and no command gives more.
+pub(crate) const MAX_SECRETS_KEY_BYTES: u64 = 1024;
 const LOCK: &str = "enclave.lock";
 const DATABASE: &str = "enclave.db";
 /// Digits of the name that cgroups and the like get: enough that two servers of one host never share one.
@@ -202,26 +203,28 @@ impl DataDir {
 }
 
 fn read_pepper(path: &Path) -> Result<Option<Pepper>, DataDirError> {
-    let file = match private().read(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io_error(path, source)),
-    };
-    let metadata = file.metadata().map_err(|source| io_error(path, source))?;
-    let mode = metadata.mode() & 0o7777;
-    if metadata.is_file() && mode & 0o077 != 0 {
-        return Err(DataDirError::PepperOpen { path: path.to_owned(), mode });
-    }
-    let own = rustix::process::geteuid().as_raw();
-    if !metadata.is_file() || metadata.uid() != own || metadata.len() != PEPPER_BYTES as u64 {
-        return Err(DataDirError::NotAPepper(path.to_owned()));
-    }
+    let bytes = PEPPER_BYTES as u64;
+    let open = |path, mode| DataDirError::PepperOpen { path, mode };
+    let Some(mut file) = open_key(path, bytes..=bytes, open, DataDirError::NotAPepper)? else { return Ok(None) };
     let mut bytes = [0; PEPPER_BYTES];
-    (&file).read_exact(&mut bytes).map_err(|source| io_error(path, source))?;
+    file.read_exact(&mut bytes).map_err(|source| io_error(path, source))?;
     Ok(Some(Pepper::new(bytes)))
 }
 
 fn read_secrets_key(path: &Path) -> Result<Option<SecretString>, DataDirError> {
+    let open = |path, mode| DataDirError::SecretsKeyOpen { path, mode };
+    let file = open_key(path, 0..=MAX_SECRETS_KEY_BYTES, open, DataDirError::NotASecretsKey)?;
+    let text = file.map(io::read_to_string).transpose().map_err(|source| io_error(path, source))?;
+    Ok(text.map(SecretString::from))
+}
+
+/// Opens a key's file, if there is one: of this user, and for nobody else to read.
+fn open_key(
+    path: &Path,
+    length: RangeInclusive<u64>,
+    open: fn(PathBuf, u32) -> DataDirError,
+    wrong: fn(PathBuf) -> DataDirError,
+) -> Result<Option<File>, DataDirError> {
     let file = match private().read(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -230,14 +233,13 @@ fn read_secrets_key(path: &Path) -> Result<Option<SecretString>, DataDirError> {
     let metadata = file.metadata().map_err(|source| io_error(path, source))?;
     let mode = metadata.mode() & 0o7777;
     if metadata.is_file() && mode & 0o077 != 0 {
-        return Err(DataDirError::SecretsKeyOpen { path: path.to_owned(), mode });
+        return Err(open(path.to_owned(), mode));
     }
     let own = rustix::process::geteuid().as_raw();
-    if !metadata.is_file() || metadata.uid() != own || metadata.len() > MAX_SECRETS_KEY_BYTES {
-        return Err(DataDirError::NotASecretsKey(path.to_owned()));
+    if !metadata.is_file() || metadata.uid() != own || !length.contains(&metadata.len()) {
+        return Err(wrong(path.to_owned()));
     }
-    let text = io::read_to_string(file).map_err(|source| io_error(path, source))?;
-    Ok(Some(text.into()))
+    Ok(Some(file))
 }
 
 /// Files that only their owner reads, and that are never reached through a symbolic link or wait for a FIFO's writer.

@@ -201,19 +201,8 @@ fn bytes(chunk: &Chunk) -> Vec<u8> {
 }
 
 fn refused(client: &Client, error: &ClientError, screen: &mut Screen) -> u8 {
-    match error {
-        ClientError::Transport(_) => screen.say(&format!("{}: {}", client.base_url(), error.chain())),
-        ClientError::BaseUrl { .. }
-        | ClientError::Key
-        | ClientError::Problem(_)
-        | ClientError::Unexpected { .. }
-        | ClientError::Decode { .. }
-        | ClientError::TooLarge { .. }
-        | ClientError::StreamLost { .. } => {
-            for line in report::error_lines(error) {
-                screen.say(&line);
-            }
-        }
+    for line in report::told(client, error) {
+        screen.say(&line);
     }
     // If nobody reads it, the exit code still says it.
     let _ = screen.json(&report::error_object(error));

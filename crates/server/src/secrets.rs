@@ -18,13 +18,10 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 
 use crate::{
-    data_dir::{DataDir, DataDirError},
+    data_dir::{DataDir, DataDirError, MAX_SECRETS_KEY_BYTES, SECRETS_KEY_BYTES},
     settings::SecretsKey,
 };
 
-const KEY_BYTES: usize = 32;
-/// 32 bytes in any spelling, with room for line breaks; no file and no command gives more.
-const MAX_TEXT_BYTES: u64 = 1024;
 /// How long the command may take: it may have to ask a key store.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -73,9 +70,9 @@ pub(crate) async fn vault(from: &SecretsKey, dir: &DataDir) -> Result<Vault, Sec
 }
 
 /// 32 bytes, as hex or as base64 of either alphabet.
-fn parse(text: &str) -> Option<[u8; KEY_BYTES]> {
+fn parse(text: &str) -> Option<[u8; SECRETS_KEY_BYTES]> {
     let text = text.trim();
-    let bytes = if text.len() == 2 * KEY_BYTES {
+    let bytes = if text.len() == 2 * SECRETS_KEY_BYTES {
         hex::decode(text).ok()?
     } else {
         [BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD]
@@ -95,8 +92,8 @@ fn read(path: &Path) -> Result<SecretString, SecretsKeyError> {
     if metadata.is_file() && mode & 0o007 != 0 {
         return Err(SecretsKeyError::Open { path: path.to_owned(), mode });
     }
-    let mut text = String::with_capacity(usize::try_from(MAX_TEXT_BYTES).unwrap_or_default());
-    file.take(MAX_TEXT_BYTES).read_to_string(&mut text).map_err(fault)?;
+    let mut text = String::with_capacity(usize::try_from(MAX_SECRETS_KEY_BYTES).unwrap_or_default());
+    file.take(MAX_SECRETS_KEY_BYTES).read_to_string(&mut text).map_err(fault)?;
     Ok(text.into())
 }
 
@@ -110,9 +107,9 @@ async fn ask(command: &str) -> Result<SecretString, SecretsKeyError> {
         .map_err(SecretsKeyError::Command)?;
     let stdout = child.stdout.take();
     let answer = async {
-        let mut text = String::with_capacity(usize::try_from(MAX_TEXT_BYTES).unwrap_or_default());
+        let mut text = String::with_capacity(usize::try_from(MAX_SECRETS_KEY_BYTES).unwrap_or_default());
         if let Some(stdout) = stdout {
-            stdout.take(MAX_TEXT_BYTES).read_to_string(&mut text).await.map_err(SecretsKeyError::Command)?;
+            stdout.take(MAX_SECRETS_KEY_BYTES).read_to_string(&mut text).await.map_err(SecretsKeyError::Command)?;
         }
         let status = child.wait().await.map_err(SecretsKeyError::Command)?;
         if status.success() { Ok(SecretString::from(text)) } else { Err(SecretsKeyError::Failed(status)) }

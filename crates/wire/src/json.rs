@@ -167,6 +167,13 @@ impl<'f> Object<'f> {
         self.fields.remove(field).filter(|value| !value.is_null())
     }
 
+    /// Takes a field as it is and reads it with `read`, which gets its path.
+    pub fn nested<T>(&mut self, field: &str, read: impl FnOnce(&str, Value, &mut Vec<FieldError>) -> T) -> Option<T> {
+        let value = self.raw(field)?;
+        let path = self.path_of(field);
+        Some(read(&path, value, self.faults))
+    }
+
     /// Takes an optional field of a given type.
     pub fn optional<T: DeserializeOwned>(&mut self, field: &str) -> Option<T> {
         let value = self.raw(field)?;
@@ -182,8 +189,7 @@ impl<'f> Object<'f> {
 
     /// Takes a field that must be there. The type's default stands in for a fault, so that reading can go on.
     pub fn required<T: DeserializeOwned + Default>(&mut self, field: &str) -> T {
-        let missing = self.fields.get(field).is_none_or(Value::is_null);
-        if missing {
+        if !self.has(field) {
             self.fault(field, "is required");
             return T::default();
         }

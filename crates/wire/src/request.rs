@@ -217,9 +217,9 @@ impl CreateSession {
 
     fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
         let mut object = Object::new("", value, faults);
-        let source = object.raw("source").and_then(|value| Source::read("source", value, object.faults()));
-        let egress = object.raw("egress").map(|value| Egress::read("egress", value, object.faults()));
-        let limits = object.raw("limits").map(|value| Limits::read("limits", value, object.faults()));
+        let source = object.nested("source", Source::read).flatten();
+        let egress = object.nested("egress", Egress::read);
+        let limits = object.nested("limits", Limits::read);
         let interactive = object.raw("interactive").map(|value| Interactive::read(value, object.faults()));
         let request = Self {
             code: object.optional("code"),

@@ -10,11 +10,11 @@ pub(crate) mod update;
 use axum::extract::{FromRequestParts, Path, Request};
 use http::request::Parts;
 use tokio::sync::OwnedSemaphorePermit;
-use wire::{BindingId, ErrorCode, FieldError, JsonError};
+use wire::{BindingId, FieldError};
 
 use crate::{
     body::{self, read_json},
-    failure::{Failure, MAX_FAULTS},
+    failure::Failure,
     query::Query,
     state::App,
 };
@@ -40,27 +40,12 @@ struct Asked<T> {
     _held: Option<OwnedSemaphorePermit>,
 }
 
-/// What could be read, beside every fault of shape.
-type Parsed<T> = Result<(T, Vec<FieldError>), JsonError>;
-
 /// Reads a body that holds a secret; its bytes are wiped.
-async fn read<T>(
-    app: &App,
-    query: Query,
-    request: Request,
-    parse: fn(&[u8]) -> Parsed<T>,
-) -> Result<Asked<T>, Failure> {
-    let mut faults = query.faults();
+async fn read<T>(app: &App, query: Query, request: Request, parse: body::Parse<T>) -> Result<Asked<T>, Failure> {
     let (parts, body) = request.into_parts();
     let body::Json { mut bytes, held } = read_json(app, &parts.headers, body).await?;
-    let parsed = parse(&bytes);
+    let parsed = body::parsed(&bytes, query.faults(), parse);
     model::secret::wipe(&mut bytes);
-    let (what, shape) = parsed
-        .map_err(|error| Failure::new(ErrorCode::MalformedJson, format!("the body cannot be read as JSON: {error}")))?;
-    faults.extend(shape);
-    if faults.len() > MAX_FAULTS {
-        // More than will be told anyway: not worth deciding on the rest.
-        return Err(Failure::invalid(faults));
-    }
+    let (what, faults) = parsed?;
     Ok(Asked { what, faults, _held: held })
 }

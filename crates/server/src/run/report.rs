@@ -1,6 +1,6 @@
 //! The verdict in words, and as data.
 
-use client::ClientError;
+use client::{Client, ClientError};
 use serde_json::{Value, json};
 use wire::{KillReason, LimitsView, Outcome, Session, SessionResult};
 
@@ -52,8 +52,22 @@ pub(super) fn error_object(error: &ClientError) -> Value {
     }
 }
 
+/// What a server said, every fault of it; or that there is none, and where.
+pub(crate) fn told(client: &Client, error: &ClientError) -> Vec<String> {
+    match error {
+        ClientError::Transport(_) => vec![format!("{}: {}", client.base_url(), error.chain())],
+        ClientError::BaseUrl { .. }
+        | ClientError::Key
+        | ClientError::Problem(_)
+        | ClientError::Unexpected { .. }
+        | ClientError::Decode { .. }
+        | ClientError::TooLarge { .. }
+        | ClientError::StreamLost { .. } => error_lines(error),
+    }
+}
+
 /// An error in words: every field that is wrong, and what to quote when asking about it.
-pub(crate) fn error_lines(error: &ClientError) -> Vec<String> {
+fn error_lines(error: &ClientError) -> Vec<String> {
     let Some(problem) = error.problem() else { return vec![error.chain()] };
     let mut lines = vec![format!("{} ({}): {}", problem.title, problem.code.as_str(), problem.detail)];
     lines.extend(problem.errors.iter().map(|fault| format!("  {}: {}", fault.field, fault.message)));

@@ -181,9 +181,6 @@ impl Operation {
                     | Refused::NotLive
                     | Refused::Foreign
                     | Refused::Taken(_)
-                    | Refused::NameTaken
-                    | Refused::NoBinding
-                    | Refused::Stale
                     | Refused::Unsealable(_)
                     | Refused::Corrupt(_)) => other.store().into(),
                 }));
@@ -195,9 +192,6 @@ impl Operation {
                     | Refused::IdempotencyConflict
                     | Refused::Foreign
                     | Refused::Taken(_)
-                    | Refused::NameTaken
-                    | Refused::NoBinding
-                    | Refused::Stale
                     | Refused::Unsealable(_)
                     | Refused::Corrupt(_)) => other.store().into(),
                 }));
@@ -212,18 +206,7 @@ impl Operation {
                 let _ = reply.send(revoked.map_err(Refused::store));
             }),
             (Self::Binding { reply, .. }, Outcome::Binding(changed)) => Box::new(move || {
-                let _ = reply.send(changed.map_err(|refused| match refused {
-                    Refused::NameTaken => BindingError::NameTaken,
-                    Refused::NoBinding => BindingError::NotFound,
-                    Refused::Stale => BindingError::Stale,
-                    other @ (Refused::UnknownOrg
-                    | Refused::IdempotencyConflict
-                    | Refused::NotLive
-                    | Refused::Foreign
-                    | Refused::Taken(_)
-                    | Refused::Unsealable(_)
-                    | Refused::Corrupt(_)) => other.store().into(),
-                }));
+                let _ = reply.send(changed);
             }),
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));

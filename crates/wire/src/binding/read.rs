@@ -25,12 +25,12 @@ impl CreateBinding {
         let request = Self {
             spec: BindingSpec {
                 name: text(&mut object, "name"),
-                kind: nested(&mut object, "kind", BindingKind::read).unwrap_or_default(),
-                upstream: nested(&mut object, "upstream", BindingUpstream::read).unwrap_or_default(),
+                kind: required(&mut object, "kind", BindingKind::read).unwrap_or_default(),
+                upstream: required(&mut object, "upstream", BindingUpstream::read).unwrap_or_default(),
                 allow: object.list("allow", |path, value, faults| Some(BindingAllow::read(path, value, faults))),
-                budget: object.raw("budget").map(|value| BindingBudget::read("budget", value, object.faults())),
+                budget: object.nested("budget", BindingBudget::read),
             },
-            secret: nested(&mut object, "secret", BindingSecret::read).unwrap_or_default(),
+            secret: required(&mut object, "secret", BindingSecret::read).unwrap_or_default(),
         };
         object.finish();
         Ok((request, faults))
@@ -48,11 +48,11 @@ impl UpdateBinding {
         let given = object.has("allow");
         let allow = object.list("allow", |path, value, faults| Some(BindingAllow::read(path, value, faults)));
         let request = Self {
-            kind: object.raw("kind").map(|value| BindingKind::read("kind", value, object.faults())),
-            upstream: object.raw("upstream").map(|value| BindingUpstream::read("upstream", value, object.faults())),
+            kind: object.nested("kind", BindingKind::read),
+            upstream: object.nested("upstream", BindingUpstream::read),
             allow: given.then_some(allow),
-            budget: object.raw("budget").map(|value| BindingBudget::read("budget", value, object.faults())),
-            secret: object.raw("secret").map(|value| BindingSecret::read("secret", value, object.faults())),
+            budget: object.nested("budget", BindingBudget::read),
+            secret: object.nested("secret", BindingSecret::read),
         };
         object.finish();
         Ok((request, faults))
@@ -151,30 +151,22 @@ impl BindingBudget {
 
 /// A text that must be there. The messages of serde would repeat a number that stands in its place.
 fn text(object: &mut Object<'_>, field: &str) -> String {
-    let Some(value) = object.raw(field) else {
-        object.fault(field, "is required");
-        return String::new();
-    };
-    let path = object.path_of(field);
-    read_text(&path, value, object.faults()).unwrap_or_default()
+    required(object, field, read_text).flatten().unwrap_or_default()
 }
 
 fn optional_text(object: &mut Object<'_>, field: &str) -> Option<String> {
-    let value = object.raw(field)?;
-    let path = object.path_of(field);
-    read_text(&path, value, object.faults())
+    object.nested(field, read_text).flatten()
 }
 
-fn nested<T>(
+fn required<T>(
     object: &mut Object<'_>,
     field: &str,
     read: impl FnOnce(&str, Value, &mut Vec<FieldError>) -> T,
 ) -> Option<T> {
-    let Some(value) = object.raw(field) else {
+    if !object.has(field) {
         object.fault(field, "is required");
-        return None;
-    };
-    Some(read(field, value, object.faults()))
+    }
+    object.nested(field, read)
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use axum::{
 };
 use engine::CreateRequest;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use wire::{CreateSession, ErrorCode, FieldError, Session};
+use wire::{CreateSession, FieldError, Session};
 
 use crate::{
     body::{self, read_json},
-    failure::{Failure, MAX_FAULTS},
+    failure::Failure,
     gate::Identity,
     query::Query,
     state::App,
@@ -48,13 +48,7 @@ pub(crate) async fn create_session(
     let (parts, body) = request.into_parts();
     let key = idempotency_key(&parts.headers, &mut faults);
     let body::Json { bytes, held } = read_json(&app, &parts.headers, body).await?;
-    let (request, shape_faults) = CreateSession::parse(&bytes)
-        .map_err(|error| Failure::new(ErrorCode::MalformedJson, format!("the body cannot be read as JSON: {error}")))?;
-    faults.extend(shape_faults);
-    if faults.len() > MAX_FAULTS {
-        // More than will be told anyway: not worth deciding on the rest.
-        return Err(Failure::invalid(faults));
-    }
+    let (request, faults) = body::parsed(&bytes, faults, CreateSession::parse)?;
     let asked = CreateRequest { request, shape_faults: faults, idempotency: key.map(|key| (key, bytes)) };
     let session = app.engine().create(&caller, asked).await?;
     drop(held);

@@ -10,7 +10,7 @@ use wire::{AuditEvent, KeyId, OrgId, Phase, Timestamp};
 
 use super::Operation;
 use crate::{
-    Created, KeyRecord, NewSession, Org, StoreError, Update,
+    BindingError, Created, KeyRecord, NewSession, Org, StoreError, Update,
     sqlite::{read, row},
 };
 
@@ -20,7 +20,7 @@ pub(super) enum Outcome {
     Events(Result<Vec<AuditEvent>, Refused>),
     Done(Result<(), Refused>),
     Revoked(Result<bool, Refused>),
-    Binding(Result<(), Refused>),
+    Binding(Result<(), BindingError>),
     Org(Result<Org, Refused>),
     Count(u64),
 }
@@ -32,9 +32,6 @@ pub(super) enum Refused {
     NotLive,
     Foreign,
     Taken(String),
-    NameTaken,
-    NoBinding,
-    Stale,
     Unsealable(Unsealable),
     Corrupt(serde_json::Error),
 }
@@ -295,12 +292,7 @@ impl<'c> Batch<'c> {
 impl Refused {
     pub(super) fn store(self) -> StoreError {
         match self {
-            Self::UnknownOrg
-            | Self::IdempotencyConflict
-            | Self::NotLive
-            | Self::NameTaken
-            | Self::NoBinding
-            | Self::Stale => StoreError::UnknownOrg,
+            Self::UnknownOrg | Self::IdempotencyConflict | Self::NotLive => StoreError::UnknownOrg,
             Self::Foreign => StoreError::ForeignRecord,
             Self::Taken(id) => StoreError::Taken(id),
             Self::Unsealable(why) => why.into(),
