@@ -27,15 +27,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Body as HttpBody;
 use model::gateway::{BoundService, Credential};
+use protocol::egress::below_internal;
 use wire::BindingId;
 
 use crate::{answer::Body, outside::Outside, tell::Teller};
 use client::Roots;
 use service::Service;
 use turned::{Call, Turned};
-
-/// Bindings are found below this.
-const DOMAIN: &str = ".enclave.internal";
 
 /// The bindings of a session.
 pub(crate) struct Bindings {
@@ -62,7 +60,7 @@ impl Bindings {
 
     /// The binding's name, if `host` (in lower case, without a port) is that of one.
     pub(crate) fn name_of(host: &str) -> Option<&str> {
-        host.strip_suffix(DOMAIN).filter(|name| !name.is_empty() && !name.contains('.'))
+        below_internal(host).filter(|name| !name.is_empty() && !name.contains('.'))
     }
 
     /// Asks the service of a binding, or says why not.

@@ -8,6 +8,7 @@ use protocol::egress::Datagram;
 use crate::{
     first::{Client, First, SILENCE},
     http_proxy::{self, Mode},
+    outside::permitted,
     relay::{Screen, relay},
     session::{By, Session, destination},
     tunnel::{Tunnel, Way},
@@ -18,25 +19,20 @@ pub(crate) async fn serve(session: &Arc<Session>, mut client: Client, to: Socket
     let (address, port) = (canonical(to.ip()), to.port());
     let host = Host::Address(address);
     let attempted = format!("connect tcp {}", destination(&host, port));
-    let policy = &session.outside.policy;
-    let by_address = policy.address(address, port, None);
-    if by_address.is_ok() {
+    let Err(by_address) = session.outside.policy.address(address, port, None) else {
         if let Ok(upstream) = session.reach(&host, port, By::Tcp, &attempted).await {
             relay(session, client, upstream, Screen::Open, &attempted).await;
         }
         return;
-    }
+    };
     let refused = match named(session, SocketAddr::new(address, port)) {
+        // That it has no name says less than what the address itself is.
+        Ok(names) if names.is_empty() => by_address,
         Ok(names) => {
             let way = Way::Caught(address);
             return Tunnel { session: session.clone(), client, names, port, way, attempted }.run().await;
         }
-        // That no name allows it says less than what the address itself is.
-        Err(Some(refused)) => refused,
-        Err(None) => match by_address {
-            Err(refused) => refused,
-            Ok(()) => return,
-        },
+        Err(refused) => refused,
     };
     session.teller.denied(&attempted, &refused).await;
     // A client that speaks HTTP can be told why; it speaks first.
@@ -45,20 +41,13 @@ pub(crate) async fn serve(session: &Arc<Session>, mut client: Client, to: Socket
     }
 }
 
-/// The names that allow a connection to an address; why not, if there are names that do not.
-pub(crate) fn named(session: &Session, to: SocketAddr) -> Result<Vec<String>, Option<Refused>> {
+/// The names that allow a connection to an address, none if it has no name; why not, if it has names that do not.
+pub(crate) fn named(session: &Session, to: SocketAddr) -> Result<Vec<String>, Refused> {
     let policy = &session.outside.policy;
-    let mut why = None;
     let pinned = session.pins().names(to.ip());
-    let allowed: Vec<String> = pinned
-        .into_iter()
-        .filter(|name| {
-            let decided =
-                policy.name(name, Some(to.port())).and_then(|()| policy.address(to.ip(), to.port(), Some(name)));
-            decided.map_err(|refused| why.get_or_insert(refused)).is_ok()
-        })
-        .collect();
-    if allowed.is_empty() { Err(why) } else { Ok(allowed) }
+    permitted(pinned, |name| {
+        policy.name(name, Some(to.port())).and_then(|()| policy.address(to.ip(), to.port(), Some(name)))
+    })
 }
 
 /// Tells what the runner says was tried.

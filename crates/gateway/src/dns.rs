@@ -138,7 +138,7 @@ async fn find(session: &Session, question: &Question) -> Found {
         Ok(resolved) => resolved,
         Err(refused) => return Found::Missing(refused),
     };
-    match permitted(resolved, |address| policy.answer(address, name)) {
+    match permitted(resolved, |address| policy.answer(*address, name)) {
         Ok(addresses) => {
             let mut told: Vec<_> = addresses
                 .into_iter()

@@ -25,9 +25,8 @@ use crate::{
     first::Client,
     guard::{Guard, MAX_HEADERS, REFUSED},
     outside::Unreached,
-    relay::{Screen, relay},
     session::{By, Session, destination},
-    tunnel::{Tunnel, Way},
+    tunnel,
 };
 
 pub(crate) use target::{Target, target};
@@ -97,13 +96,7 @@ pub(crate) async fn serve(session: &Arc<Session>, client: Client, mode: Mode) {
     let opened = proxy.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(Opened { host, port, upstream, attempted }) = opened else { return };
     let client = parts.io.into_inner().into_client(&parts.read_buf);
-    match host {
-        Host::Address(_) => relay(session, client, upstream, Screen::Open, &attempted).await,
-        Host::Name(name) => {
-            let way = Way::Asked(Some(upstream));
-            Tunnel { session: session.clone(), client, names: vec![name], port, way, attempted }.run().await;
-        }
-    }
+    tunnel::carry(session, client, upstream, host, port, attempted).await;
 }
 
 impl Proxy {
@@ -144,11 +137,9 @@ impl Proxy {
                 return closing(self.deny(&attempted, &refused).await);
             }
         }
-        if let Host::Name(name) = &host
-            && Bindings::name_of(name).is_some()
-        {
+        if bound(&host).is_some() {
             let detail =
-                format!("a binding is called as http://{name}, without TLS: its traffic never leaves the host");
+                format!("a binding is called as http://{host}, without TLS: its traffic never leaves the host");
             return closing(self.deny(&attempted, &Refused::flat(Reason::Binding, detail)).await);
         }
         match self.session.reach(&host, port, By::Connect, &attempted).await {
@@ -218,13 +209,11 @@ impl Proxy {
             let detail = format!("the Host header says {}, which was not resolved to {to}", destination(&host, port));
             return closing(self.deny(attempted, &Refused::flat(Reason::OtherName, detail)).await);
         }
-        if let Some(refused) = upgrade(&request).or_else(|| self.session.exhausted()) {
+        if let Some(refused) = upgrade(&request) {
             return self.deny(attempted, &refused).await;
         }
-        match self.session.connect(&host, port, &[to.ip()], By::Http).await {
-            Ok(upstream) => self.forward(upstream, request, &host, port, attempted).await,
-            Err(error) => unreachable(&Unreached::Failed(error), &destination(&host, port)),
-        }
+        let reached = self.session.reach_at(&host, port, to.ip(), By::Http, attempted).await;
+        self.forward(reached, request, &host, port, attempted).await
     }
 
     async fn reach_and_forward(
@@ -238,28 +227,25 @@ impl Proxy {
             self.session.teller.denied(attempted, &refused).await;
             return problem(StatusCode::NOT_IMPLEMENTED, DENIED, &refused);
         }
-        match self.session.reach(&host, port, By::Http, attempted).await {
-            Ok(upstream) => self.forward(upstream, request, &host, port, attempted).await,
-            Err(unreached) => unreachable(&unreached, &destination(&host, port)),
-        }
+        let reached = self.session.reach(&host, port, By::Http, attempted).await;
+        self.forward(reached, request, &host, port, attempted).await
     }
 
     async fn forward(
         &self,
-        upstream: TcpStream,
+        reached: Result<TcpStream, Unreached>,
         request: Request<Incoming>,
         host: &Host,
         port: u16,
         attempted: &str,
     ) -> Response<Body> {
-        let named = match port {
-            target::HTTP => destination(host, port).trim_end_matches(":80").to_owned(),
-            _ => destination(host, port),
+        let answered = match reached {
+            Ok(upstream) => forward::forward(&self.session, upstream, request, &in_url(host, port), attempted)
+                .await
+                .map_err(Unreached::Failed),
+            Err(unreached) => Err(unreached),
         };
-        match forward::forward(&self.session, upstream, request, &named, attempted).await {
-            Ok(answer) => answer,
-            Err(error) => unreachable(&Unreached::Failed(error), &destination(host, port)),
-        }
+        answered.unwrap_or_else(|unreached| unreachable(&unreached, &destination(host, port)))
     }
 }
 
@@ -277,7 +263,7 @@ fn upgrade(request: &Request<Incoming>) -> Option<Refused> {
 }
 
 /// The binding that is meant.
-fn bound(host: &Host) -> Option<&str> {
+pub(crate) fn bound(host: &Host) -> Option<&str> {
     match host {
         Host::Name(name) => Bindings::name_of(name),
         Host::Address(_) => None,
@@ -287,8 +273,16 @@ fn bound(host: &Host) -> Option<&str> {
 /// A request as it is told: without its query, which may hold anything.
 fn attempted(method: &Method, host: &Host, port: u16, path: &str) -> String {
     let path = &path[..path.floor_char_boundary(TOLD_PATH_BYTES)];
+    format!("http {method} http://{}{path}", in_url(host, port))
+}
+
+/// A host and a port as URLs and Host headers have them: the port of `http` goes without saying.
+fn in_url(host: &Host, port: u16) -> String {
     let shown = destination(host, port);
-    format!("http {method} http://{}{path}", shown.strip_suffix(":80").unwrap_or(&shown))
+    match shown.strip_suffix(":80") {
+        Some(bare) => bare.to_owned(),
+        None => shown,
+    }
 }
 
 /// The answer when there is no connection.

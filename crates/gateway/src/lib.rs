@@ -17,6 +17,7 @@ mod first;
 #[doc(hidden)]
 pub mod fuzz;
 mod guard;
+mod hop;
 mod http_proxy;
 mod metered;
 mod outside;

@@ -44,12 +44,6 @@ pub(crate) enum Unreached {
 }
 
 impl Outside {
-    /// With the resolver of the host.
-    #[cfg(test)]
-    pub(crate) fn new(policy: Policy, limits: GatewayLimits) -> io::Result<Self> {
-        Self::asking(None, policy, limits)
-    }
-
     /// With this resolver, or that of the host.
     pub(crate) fn asking(resolver: Option<SocketAddr>, policy: Policy, limits: GatewayLimits) -> io::Result<Self> {
         let builder = match resolver {
@@ -95,7 +89,7 @@ impl Outside {
             Host::Name(name) => {
                 self.policy.name(name, Some(port))?;
                 let resolved = self.resolve(name).await?;
-                permitted(resolved, |address| self.policy.address(address, port, Some(name)))
+                permitted(resolved, |address| self.policy.address(*address, port, Some(name)))
             }
         }
     }
@@ -118,15 +112,15 @@ impl Outside {
     }
 }
 
-/// Those addresses that `decide` allows; why not, if there is none.
-pub(crate) fn permitted(
-    addresses: Vec<IpAddr>,
-    decide: impl Fn(IpAddr) -> Result<(), Refused>,
-) -> Result<Vec<IpAddr>, Refused> {
+/// Those of these addresses, or names, that `decide` allows; why not, if it allows none of them.
+pub(crate) fn permitted<T>(
+    things: Vec<T>,
+    decide: impl Fn(&T) -> Result<(), Refused>,
+) -> Result<Vec<T>, Refused> {
     let mut refused = None;
-    let allowed: Vec<IpAddr> = addresses
+    let allowed: Vec<T> = things
         .into_iter()
-        .filter(|address| match decide(*address) {
+        .filter(|thing| match decide(thing) {
             Ok(()) => true,
             Err(why) => {
                 refused.get_or_insert(why);
@@ -146,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_resolved_before_its_name_is_allowed() {
-        let outside = Outside::new(Policy::default(), GatewayLimits::default()).unwrap();
+        let outside = Outside::asking(None, Policy::default(), GatewayLimits::default()).unwrap();
         let host = Host::Name("example.org".to_owned());
         assert_eq!(outside.decide(&host, 443).await.unwrap_err().reason, Reason::NotAllowed);
     }

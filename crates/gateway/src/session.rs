@@ -132,6 +132,30 @@ impl Session {
             Some(refused) => Err(refused),
             None => self.outside.decide(host, port).await,
         };
+        self.settle(host, port, decided, by, attempted).await
+    }
+
+    /// The same of an address that was decided already: since then the session may have used up its connections.
+    pub(crate) async fn reach_at(
+        &self,
+        host: &Host,
+        port: u16,
+        address: IpAddr,
+        by: By,
+        attempted: &str,
+    ) -> Result<TcpStream, Unreached> {
+        let decided = self.exhausted().map_or_else(|| Ok(vec![address]), Err);
+        self.settle(host, port, decided, by, attempted).await
+    }
+
+    async fn settle(
+        &self,
+        host: &Host,
+        port: u16,
+        decided: Result<Vec<IpAddr>, Refused>,
+        by: By,
+        attempted: &str,
+    ) -> Result<TcpStream, Unreached> {
         match decided {
             Ok(addresses) => self.connect(host, port, &addresses, by).await.map_err(Unreached::Failed),
             Err(refused) => {
@@ -143,7 +167,7 @@ impl Session {
 
     /// Tells and connects what was decided. Each address that is tried is told: which one it will be is not known
     /// before, and nothing is connected to that was not told.
-    pub(crate) async fn connect(&self, host: &Host, port: u16, addresses: &[IpAddr], by: By) -> io::Result<TcpStream> {
+    async fn connect(&self, host: &Host, port: u16, addresses: &[IpAddr], by: By) -> io::Result<TcpStream> {
         self.made.fetch_add(1, Ordering::Relaxed);
         let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for address in addresses.iter().take(TRIED_ADDRESSES) {
@@ -198,7 +222,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_does_not_open_is_closed() {
-        let outside = Arc::new(Outside::new(Policy::default(), GatewayLimits::default()).unwrap());
+        let outside = Arc::new(Outside::asking(None, Policy::default(), GatewayLimits::default()).unwrap());
         let teller = Teller::new(mpsc::channel(1).0);
         let bindings = Bindings::new(Vec::new(), outside.clone(), teller.clone());
         let session = Arc::new(Session::new(outside, teller, bindings));

@@ -10,13 +10,11 @@ use tokio::{
 };
 
 use crate::{
-    bindings::Bindings,
     first::Client,
-    http_proxy::{self, Mode},
+    http_proxy::{self, Mode, bound},
     outside::Unreached,
-    relay::{Screen, relay},
     session::{By, Session, destination},
-    tunnel::{Tunnel, Way},
+    tunnel,
 };
 
 const VERSION: u8 = 5;
@@ -140,9 +138,7 @@ pub(crate) async fn serve(session: &Arc<Session>, mut client: Client) {
         let _ = reply(&mut client, Reply::NotAllowed).await;
         return;
     };
-    if let Host::Name(name) = &host
-        && Bindings::name_of(name).is_some()
-    {
+    if bound(&host).is_some() {
         // Bindings speak HTTP, whatever they are reached through.
         if reply(&mut client, Reply::Succeeded).await.is_ok() {
             http_proxy::serve(session, client, Mode::Proxy).await;
@@ -159,15 +155,7 @@ pub(crate) async fn serve(session: &Arc<Session>, mut client: Client) {
     if reply(&mut client, Reply::Succeeded).await.is_err() {
         return;
     }
-    match host {
-        Host::Address(_) => relay(session, client, upstream, Screen::Open, &attempted).await,
-        Host::Name(name) => {
-            let way = Way::Asked(Some(upstream));
-            let tunnel =
-                Tunnel { session: session.clone(), client, names: vec![name], port: asked.port, way, attempted };
-            tunnel.run().await;
-        }
-    }
+    tunnel::carry(session, client, upstream, host, asked.port, attempted).await;
 }
 
 /// The handshake, up to the request.

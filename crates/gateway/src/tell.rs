@@ -29,7 +29,7 @@ const MAX_TEXT_BYTES: usize = 512;
 pub(crate) struct Teller {
     said: mpsc::Sender<FromGateway>,
     /// How many messages were written to the server, in the order in which they were said.
-    written: Option<watch::Receiver<u64>>,
+    written: watch::Receiver<u64>,
     shared: Arc<Shared>,
 }
 
@@ -44,39 +44,31 @@ struct Shared {
 }
 
 impl Teller {
-    /// One that says what it is told into `said`.
+    /// One that says what it is told into `said`, and counts as written whatever was said.
     #[cfg(test)]
     pub(crate) fn new(said: mpsc::Sender<FromGateway>) -> Self {
-        Self { said, written: None, shared: Arc::default() }
+        Self::writing(said, watch::channel(u64::MAX).1)
     }
 
-    /// The same, waiting until it was written. Everything that is said into `said` has to be said by it.
+    /// One that says what it is told into `said`, and waits until it was written. Everything that is said into `said` has
+    /// to be said by it.
     pub(crate) fn writing(said: mpsc::Sender<FromGateway>, written: watch::Receiver<u64>) -> Self {
-        Self { said, written: Some(written), shared: Arc::default() }
+        Self { said, written, shared: Arc::default() }
     }
 
     /// Says something, and returns when it was written into the control socket: from then on it reaches the server
     /// whatever becomes of this process.
     pub(crate) async fn say(&self, message: FromGateway) {
         // Without the server there is nobody to allow anything: the process is about to end.
-        let Ok(place) = self.said.reserve().await else { return self.unheard().await };
+        let Ok(place) = self.said.reserve().await else { return unheard().await };
         let number = {
             let mut number = self.shared.number.lock().unwrap_or_else(PoisonError::into_inner);
             place.send(message);
             *number += 1;
             *number
         };
-        if let Some(mut written) = self.written.clone()
-            && written.wait_for(|written| *written >= number).await.is_err()
-        {
-            self.unheard().await;
-        }
-    }
-
-    /// What could not be told must not be done either.
-    async fn unheard(&self) {
-        if self.written.is_some() {
-            std::future::pending::<()>().await;
+        if self.written.clone().wait_for(|written| *written >= number).await.is_err() {
+            unheard().await;
         }
     }
 
@@ -105,6 +97,17 @@ impl Teller {
             Heard::Again => return,
             Heard::OneTooMany => return self.too_many().await,
         }
+        self.refusal(source, attempted, refused).await;
+    }
+
+    async fn too_many(&self) {
+        let detail =
+            format!("this session was refused {} different things; more are only counted", repeats::MAX_DISTINCT);
+        self.refusal(AuditSource::Gateway, "more", &Refused::flat(Reason::Quota, detail)).await;
+    }
+
+    /// As an event, and for the session's result.
+    async fn refusal(&self, source: AuditSource, attempted: &str, refused: &Refused) {
         let detail = clamp(&refused.detail);
         let mut data = json!({ "attempted": attempted, "reason": refused.reason.as_str(), "detail": detail });
         if let Some(rule) = &refused.allowed_by {
@@ -116,14 +119,6 @@ impl Teller {
             allowed_by: refused.allowed_by.clone(),
         };
         self.tell(AuditType::EgressDenied, source, data, Some(denial)).await;
-    }
-
-    async fn too_many(&self) {
-        let detail =
-            format!("this session was refused {} different things; more are only counted", repeats::MAX_DISTINCT);
-        let data = json!({ "attempted": "more", "reason": Reason::Quota.as_str(), "detail": detail });
-        let denial = Denial { attempted: "more".to_owned(), reason: detail, allowed_by: None };
-        self.tell(AuditType::EgressDenied, AuditSource::Gateway, data, Some(denial)).await;
     }
 
     /// Tells what has been going on. Called every second.
@@ -172,6 +167,11 @@ impl Teller {
     fn repeats(&self) -> std::sync::MutexGuard<'_, Repeats> {
         self.shared.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What could not be told must not be done either.
+async fn unheard() {
+    std::future::pending().await
 }
 
 /// The beginning of a text that may be long.

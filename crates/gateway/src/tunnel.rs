@@ -56,7 +56,7 @@ impl Tunnel {
         let Ok(mut first) = self.client.first(SILENCE).await else { return };
         if first == First::Silent {
             let latest = self.names[0].clone();
-            let Ok(upstream) = self.connect(latest, By::Tcp).await else { return };
+            let Some(upstream) = self.connect(latest, By::Tcp).await else { return };
             let idle = Duration::from_millis(self.session.outside.limits.idle_ms);
             match timeout(idle, who_speaks(&self.client, &upstream)).await {
                 Ok(Ok(Speaker::Server)) => {
@@ -76,7 +76,7 @@ impl Tunnel {
         }
         match first {
             First::Tls(Some(name)) if self.names.contains(&name) => {
-                let Ok(upstream) = self.connect(name, By::Tls).await else { return };
+                let Some(upstream) = self.connect(name, By::Tls).await else { return };
                 relay(&self.session, self.client, upstream, Screen::Open, &self.attempted).await;
             }
             First::Tls(named) => {
@@ -104,17 +104,31 @@ impl Tunnel {
     }
 
     /// The connection that is there, or a new one.
-    async fn connect(&mut self, name: String, by: By) -> io::Result<TcpStream> {
+    async fn connect(&mut self, name: String, by: By) -> Option<TcpStream> {
         match &mut self.way {
-            Way::Asked(upstream) => upstream.take().ok_or_else(|| io::ErrorKind::NotConnected.into()),
+            Way::Asked(upstream) => upstream.take(),
             Way::Caught(address) => {
-                // The session may have used up its connections since the address was decided.
-                if let Some(refused) = self.session.exhausted() {
-                    self.session.teller.denied(&self.attempted, &refused).await;
-                    return Err(io::ErrorKind::PermissionDenied.into());
-                }
-                self.session.connect(&Host::Name(name), self.port, &[*address], by).await
+                let host = Host::Name(name);
+                self.session.reach_at(&host, self.port, *address, by, &self.attempted).await.ok()
             }
+        }
+    }
+}
+
+/// Serves a client that has asked for this host, and for which a connection was made and told.
+pub(crate) async fn carry(
+    session: &Arc<Session>,
+    client: Client,
+    upstream: TcpStream,
+    host: Host,
+    port: u16,
+    attempted: String,
+) {
+    match host {
+        Host::Address(_) => relay(session, client, upstream, Screen::Open, &attempted).await,
+        Host::Name(name) => {
+            let way = Way::Asked(Some(upstream));
+            Tunnel { session: session.clone(), client, names: vec![name], port, way, attempted }.run().await;
         }
     }
 }

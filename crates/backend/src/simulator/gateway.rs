@@ -11,18 +11,17 @@ use model::{
     egress::{Host, Reason, Refused},
     gateway::{BoundService, FromGateway, GatewayEvent, GatewaySpec, ToGateway},
 };
+use protocol::egress::{INSIDE, below_internal};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wire::{AuditSource, AuditType, BindingAllow, BindingId, Denial, Timestamp};
 
-use super::program::Reach;
+use super::{digest, program::Reach};
 use crate::GatewayEnd;
 
-/// Below it, names are bindings.
-const INTERNAL: &str = ".enclave.internal";
 /// Bytes that a modelled exchange counts as.
 const EXCHANGE_BYTES: u64 = 1024;
-/// Attempts named at most; a program is not to fill the memory with them.
+/// Names that a program may give an address (`dns`); it is not to fill the memory with them.
 const MAX_NAMES: usize = 1000;
 
 /// See the module.
@@ -89,7 +88,7 @@ impl ModelGateway {
         let Some(place) = read_url(url) else {
             return self.deny(&format!("http {method} {url}"), &no_host(url)).await;
         };
-        if let Some(name) = place.host.strip_suffix(INTERNAL) {
+        if let Some(name) = below_internal(&place.host) {
             return self.invoke(name, method, &place.path).await;
         }
         // What is inside of TLS nobody sees.
@@ -135,7 +134,7 @@ impl ModelGateway {
         let attempted = format!("resolve {name}");
         match name.parse::<Host>() {
             Ok(Host::Address(address)) => Tried::Reached(Some(address)),
-            Ok(Host::Name(name)) if name.ends_with(INTERNAL) => Tried::Reached(Some([127, 0, 0, 53].into())),
+            Ok(Host::Name(name)) if below_internal(&name).is_some() => Tried::Reached(Some(INSIDE.into())),
             Ok(Host::Name(name)) => match self.spec.policy.name(&name, None) {
                 Ok(()) => Tried::Reached(Some(self.look_up(&name))),
                 Err(refused) => self.deny(&attempted, &refused).await,
@@ -188,10 +187,7 @@ impl ModelGateway {
 
     /// One of 203.0.113.1 to 203.0.113.254, always the same for a name.
     fn look_up(&self, name: &str) -> IpAddr {
-        let digest = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let last = u8::try_from(digest % 254).expect("less than 254") + 1;
+        let last = u8::try_from(digest(name) % 254).expect("less than 254") + 1;
         self.names.get(name).copied().unwrap_or(Ipv4Addr::new(203, 0, 113, last).into())
     }
 }

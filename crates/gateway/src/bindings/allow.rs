@@ -193,28 +193,7 @@ fn decode(segment: &str) -> Result<String, &'static str> {
 
 /// `**` stands for any number of segments, also none.
 fn path_matches(pattern: &[String], path: &[String]) -> bool {
-    // Where the last `**` was, and where what it stands for ends: only the last has to be tried again.
-    let (mut p, mut s, mut retry) = (0, 0, None);
-    while s < path.len() {
-        match pattern.get(p) {
-            Some(any) if any == "**" => {
-                retry = Some((p + 1, s));
-                p += 1;
-            }
-            Some(part) if segment_matches(part.as_bytes(), path[s].as_bytes()) => {
-                p += 1;
-                s += 1;
-            }
-            Some(_) | None => match &mut retry {
-                Some((after, taken)) => {
-                    *taken += 1;
-                    (p, s) = (*after, *taken);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|part| part == "**")
+    matches(pattern, path, |part| part == "**", |part, segment| segment_matches(part.as_bytes(), segment.as_bytes()))
 }
 
 /// `*` stands for any part of a segment. Alone, it stands for a whole one, which is not empty.
@@ -222,27 +201,34 @@ fn segment_matches(pattern: &[u8], segment: &[u8]) -> bool {
     if pattern == b"*" {
         return !segment.is_empty();
     }
-    let (mut p, mut s, mut retry) = (0, 0, None);
-    while s < segment.len() {
+    matches(pattern, segment, |byte| *byte == b'*', |one, byte| one == byte)
+}
+
+/// Whether a pattern fits the whole of a text. A part that `is_any` stands for any number of items, also none; every other
+/// part for the one item that `is_one` says.
+fn matches<T>(pattern: &[T], text: &[T], is_any: impl Fn(&T) -> bool, is_one: impl Fn(&T, &T) -> bool) -> bool {
+    // Where the last any was, and where what it stands for ends: only the last has to be tried again.
+    let (mut p, mut t, mut retry) = (0, 0, None);
+    while t < text.len() {
         match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p + 1, s));
+            Some(part) if is_any(part) => {
+                retry = Some((p + 1, t));
                 p += 1;
             }
-            Some(byte) if *byte == segment[s] => {
+            Some(part) if is_one(part, &text[t]) => {
                 p += 1;
-                s += 1;
+                t += 1;
             }
             Some(_) | None => match &mut retry {
                 Some((after, taken)) => {
                     *taken += 1;
-                    (p, s) = (*after, *taken);
+                    (p, t) = (*after, *taken);
                 }
                 None => return false,
             },
         }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    pattern[p..].iter().all(is_any)
 }
 
 #[cfg(test)]

@@ -163,8 +163,8 @@ impl Connector {
             Host::Ipv4(address) => vec![canonical((*address).into())],
             Host::Ipv6(address) => vec![canonical((*address).into())],
         };
-        let decide = |address| self.outside.policy.upstream(address, port);
-        let addresses = permitted(addresses, decide).map_err(Unconnected::Refused)?;
+        let addresses = permitted(addresses, |address| self.outside.policy.upstream(*address, port))
+            .map_err(Unconnected::Refused)?;
         let stream = self.outside.connect(&addresses, port).await.map_err(Unconnected::Failed)?;
         let Some(tls) = &self.tls else { return Ok(Wire::Plain(TokioIo::new(stream))) };
         let name = match &self.origin.host {

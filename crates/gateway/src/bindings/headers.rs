@@ -2,10 +2,11 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{self, ACCEPT_ENCODING, CONNECTION, TRANSFER_ENCODING, UPGRADE},
+    header::{self, ACCEPT_ENCODING, TRANSFER_ENCODING, UPGRADE},
 };
 
 use super::guard::Coding;
+use crate::hop;
 
 /// What ends at every hop (RFC 9110, section 7.6.1), and what is as good as that.
 const OF_A_HOP: [&str; 8] =
@@ -44,7 +45,7 @@ pub(super) fn wants_upgrade(headers: &HeaderMap) -> bool {
 
 /// What of a request's headers goes to the service. `own` is the header that the binding itself sets.
 pub(super) fn of_request(headers: &HeaderMap, own: Option<&HeaderName>, is_method_free: bool) -> HeaderMap {
-    let named = named_in_connection(headers);
+    let named = hop::named(headers);
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         // Many servers take `_` for `-`.
@@ -56,7 +57,7 @@ pub(super) fn of_request(headers: &HeaderMap, own: Option<&HeaderName>, is_metho
             || plain.starts_with("proxy-")
             || plain.starts_with("x-forwarded-")
             || own.is_some_and(|own| own.as_str().replace('_', "-") == plain)
-            || named.contains(&name.as_str().to_owned());
+            || named.contains(name);
         if !dropped {
             kept.append(name.clone(), value.clone());
         }
@@ -67,11 +68,11 @@ pub(super) fn of_request(headers: &HeaderMap, own: Option<&HeaderName>, is_metho
 
 /// What of a response's headers goes to the workload.
 pub(super) fn of_response(headers: &HeaderMap) -> HeaderMap {
-    let named = named_in_connection(headers);
+    let named = hop::named(headers);
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let is = |list: &[&str]| list.contains(&name.as_str());
-        if !is(&OF_A_HOP) && !is(&NOT_FROM_OUTSIDE) && !named.contains(&name.as_str().to_owned()) {
+        if !is(&OF_A_HOP) && !is(&NOT_FROM_OUTSIDE) && !named.contains(name) {
             kept.append(name.clone(), value.clone());
         }
     }
@@ -117,14 +118,6 @@ fn accepted(headers: &HeaderMap) -> HeaderValue {
         .ok()
         .filter(|value| !value.is_empty())
         .unwrap_or(HeaderValue::from_static("identity"))
-}
-
-fn named_in_connection(headers: &HeaderMap) -> Vec<String> {
-    let words = |value: &HeaderValue| -> Vec<String> {
-        let text = value.to_str().unwrap_or_default();
-        text.split(',').map(|word| word.trim().to_ascii_lowercase()).filter(|word| !word.is_empty()).collect()
-    };
-    headers.get_all(CONNECTION).iter().flat_map(words).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Where a response says to go on. Never followed here: what stays inside the upstream is rewritten to the binding's own
 //! URL, so that the workload may follow; everything else is handed back, and has no credential.
 
+use protocol::egress::base_url;
 use url::Url;
 
 use super::origin::Origin;
@@ -20,7 +21,7 @@ pub(super) fn rewritten(
         to.set_query(Some(kept.as_str()).filter(|kept| !kept.is_empty()));
     }
     let Some(rest) = origin.below(&to) else { return Some(to.into()) };
-    let mut inside = format!("http://{binding}.enclave.internal{rest}");
+    let mut inside = format!("{}{rest}", base_url(binding));
     if let Some(query) = to.query() {
         inside = format!("{inside}?{query}");
     }

@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,7 +23,7 @@ use super::{
     guard::{Coding, Cut, Forms, Guard},
     turned::{Call, Turned},
 };
-use crate::answer::Body;
+use crate::{activity::Activity, answer::Body};
 
 /// So much of an answer is looked at before any of it leaves, if it comes soon: then an answer with the secret in it can be
 /// replaced by one that says so.
@@ -35,40 +35,12 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 /// An encoded body is looked at in pieces, with others getting their turn in between.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// When something last moved.
-#[derive(Clone, Debug)]
-pub(super) struct Progress(Arc<Mutex<Instant>>);
-
-impl Progress {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now())))
-    }
-
-    fn moved(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// Waits for something, as long as anything moves.
-    pub(super) async fn wait<T>(&self, idle: Duration, done: impl Future<Output = T>) -> Option<T> {
-        let mut done = std::pin::pin!(done);
-        loop {
-            let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Ok(done) = timeout_at(last + idle, &mut done).await {
-                return Some(done);
-            }
-            if *self.0.lock().unwrap_or_else(PoisonError::into_inner) == last {
-                return None;
-            }
-        }
-    }
-}
-
 /// The body of a request. Trailers stay behind.
 pub(super) struct Counted {
     pub(super) inner: Outgoing,
     pub(super) call: Call,
     pub(super) budget: Arc<Budget>,
-    pub(super) progress: Progress,
+    pub(super) activity: Arc<Activity>,
     /// Set when it was cut because the budget is used up.
     pub(super) spent: Arc<OnceLock<Spent>>,
 }
@@ -81,7 +53,7 @@ impl HttpBody for Counted {
         loop {
             let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)?) else { return Poll::Ready(None) };
             let Ok(data) = frame.into_data() else { continue };
-            self.progress.moved();
+            self.activity.now();
             self.call.count(data.len());
             if let Err(spent) = self.budget.bytes(data.len()) {
                 let _ = self.spent.set(spent);

@@ -33,12 +33,12 @@ use super::{
     oauth::Tokens,
     origin::Origin,
     query, redirect,
-    relay::{Counted, PATIENCE, Progress, Relay},
+    relay::{Counted, PATIENCE, Relay},
     sigv4::{self, Asked, Payload, Signer},
     turned::{Call, Turned},
     watch::Watch,
 };
-use crate::{answer::Body, outside::Outside};
+use crate::{activity::Activity, answer::Body, outside::Outside};
 
 /// A body that has to be signed as a whole is kept in memory up to this.
 const MAX_SIGNED_BYTES: usize = 1024 * 1024;
@@ -134,12 +134,12 @@ impl Service {
         let unusable = |why: &str| Turned::Upstream(format!("the binding cannot be used, {why}"));
         let reach = self.reach.as_ref().map_err(|why| unusable(why))?;
         let injector = self.injector.read().unwrap_or_else(PoisonError::into_inner).clone().map_err(unusable)?;
-        let (progress, spent) = (Progress::new(), Arc::new(OnceLock::new()));
+        let (activity, spent) = (Arc::new(Activity::new()), Arc::new(OnceLock::new()));
         let body = Counted {
             inner: body.map_err(io::Error::other).boxed_unsync(),
             call: call.clone(),
             budget: self.budget.clone(),
-            progress: progress.clone(),
+            activity: activity.clone(),
             spent: spent.clone(),
         };
         let over = || spent.get().cloned().map(Turned::Budget);
@@ -152,8 +152,13 @@ impl Service {
         (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (parts.method, uri, headers);
 
         let idle = Duration::from_millis(self.outside.limits.idle_ms);
-        let answered = progress.wait(idle, reach.client.request(request)).await;
-        let answered = answered.ok_or_else(|| Turned::Upstream(format!("no answer for {} s", idle.as_secs())))?;
+        let answered = tokio::select! {
+            biased;
+            answered = reach.client.request(request) => answered,
+            () = activity.idle_for(idle) => {
+                return Err(Turned::Upstream(format!("no answer for {} s", idle.as_secs())));
+            }
+        };
         let response = answered.map_err(|error| match client::refusal(&error) {
             Some(refused) if refused.reason != Reason::NotResolved => Turned::Address(refused.clone()),
             Some(_) | None => over().unwrap_or_else(|| Turned::Upstream(client::failure(&error))),

@@ -53,7 +53,7 @@ impl Session {
         let (said, mut heard) = mpsc::channel(64);
         let told = Arc::new(Mutex::new(Vec::new()));
         let policy = Policy::new(&Egress::default(), Deployment { permitted, own: vec![] });
-        let outside = Arc::new(Outside::new(policy, GatewayLimits::default()).unwrap());
+        let outside = Arc::new(Outside::asking(None, policy, GatewayLimits::default()).unwrap());
         let bound = |(spec, credential): &(Value, Credential)| BoundService {
             id: BindingId::from_uuid(uuid::Uuid::now_v7()),
             spec: serde_json::from_value(spec.clone()).unwrap(),

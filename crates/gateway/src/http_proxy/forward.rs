@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{activity::Activity, answer::Body, metered::Metered, session::Session};
+use crate::{activity::Activity, answer::Body, hop, metered::Metered, session::Session};
 
 /// Headers that belong to a connection (RFC 9110, 7.6.1), or to the proxy.
 const HOP_BY_HOP: [HeaderName; 10] = [
@@ -79,15 +79,9 @@ fn outward(
 
 /// Removes what belongs to the connection, and what its Connection header says does.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        // Whoever names these would change how the message is framed, or who it is for.
-        .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST)
-        .collect();
+    let mut named = hop::named(headers);
+    // Whoever names these would change how the message is framed, or who it is for.
+    named.retain(|name| *name != header::CONTENT_LENGTH && *name != header::HOST);
     for name in HOP_BY_HOP.iter().chain(&named) {
         headers.remove(name);
     }
