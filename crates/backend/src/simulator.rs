@@ -245,6 +245,11 @@ async fn work(time: Duration) {
     }
 }
 
+/// FNV-1a: the same everywhere and for ever.
+fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// splitmix64: enough to spread names.
 fn mix(seed: u64, number: u64) -> u64 {
     let mut bits = seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

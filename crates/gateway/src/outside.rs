@@ -113,10 +113,7 @@ impl Outside {
 }
 
 /// Those of these addresses, or names, that `decide` allows; why not, if it allows none of them.
-pub(crate) fn permitted<T>(
-    things: Vec<T>,
-    decide: impl Fn(&T) -> Result<(), Refused>,
-) -> Result<Vec<T>, Refused> {
+pub(crate) fn permitted<T>(things: Vec<T>, decide: impl Fn(&T) -> Result<(), Refused>) -> Result<Vec<T>, Refused> {
     let mut refused = None;
     let allowed: Vec<T> = things
         .into_iter()

@@ -171,7 +171,7 @@ impl Teller {
 
 /// What could not be told must not be done either.
 async fn unheard() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The beginning of a text that may be long.

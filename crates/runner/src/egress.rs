@@ -12,6 +12,7 @@ mod dns;
 mod door;
 mod relay;
 mod serve;
+mod settle;
 
 use std::{io, net::UdpSocket, sync::mpsc, thread};
 
@@ -23,6 +24,7 @@ use rustix::{
     thread::CapabilitySet,
 };
 
+pub(crate) use self::settle::Settler;
 use self::{attempts::Watch, control::Control, dns::Stub, door::Door, serve::Server};
 use crate::setup;
 
@@ -89,12 +91,13 @@ fn most_connections() -> Result<usize, Errno> {
 
 impl Egress {
     /// Serves it on a thread of its own, until the gateway goes away.
-    pub(crate) fn start(self) -> Result<(), EgressError> {
+    pub(crate) fn start(self) -> Result<Settler, EgressError> {
+        let (settler, settle) = settle::pair().map_err(|errno| EgressError::Kernel("preparing its end", errno))?;
         let (ready, told) = mpsc::channel();
         let serve = move || {
             // Capabilities are each thread's own.
             let prepared = setup::keep(CapabilitySet::empty())
-                .and_then(|()| Server::new(self))
+                .and_then(|()| Server::new(self, settle))
                 .map_err(|errno| EgressError::Kernel("preparing the thread", errno));
             let server = match prepared {
                 Ok(server) => server,
@@ -105,6 +108,7 @@ impl Egress {
             }
         };
         thread::Builder::new().stack_size(STACK_BYTES).spawn(serve).map_err(EgressError::Thread)?;
-        told.recv().map_err(|error| EgressError::Thread(io::Error::other(error)))?
+        told.recv().map_err(|error| EgressError::Thread(io::Error::other(error)))??;
+        Ok(settler)
     }
 }

@@ -61,11 +61,7 @@ fn supervise(args: &Args) -> ExitCode {
     let ready = setup::run(args).map_err(|error| error.to_string());
     // The host can go on while the interpreter starts.
     outbox.flush_some();
-    let started = ready.and_then(|mut sandbox| {
-        // Before anybody inside could look for it.
-        sandbox.egress.take().map_or(Ok(()), egress::Egress::start).map_err(|error| error.to_string())?;
-        supervise::start(args, sandbox).map_err(|error| error.to_string())
-    });
+    let started = ready.and_then(|sandbox| supervise::start(args, sandbox).map_err(|error| error.to_string()));
     match started {
         Ok(supervisor) => supervisor.run(outbox),
         Err(message) => supervise::fault(outbox, message),

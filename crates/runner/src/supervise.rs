@@ -29,6 +29,7 @@ use crate::{
     args::Args,
     census::{Census, Cgroup},
     control::Inbox,
+    egress::{Egress, EgressError, Settler},
     interpreter::{Interpreter, Launch, SpawnError, nonblocking},
     log,
     outbox::Outbox,
@@ -52,6 +53,8 @@ const KILL_AGAIN: Duration = Duration::from_millis(5);
 pub(crate) enum StartError {
     /// Descriptor 0 is not a usable pipe.
     HostPipe(Errno),
+    /// There is no way out.
+    Egress(EgressError),
     /// There is no process.
     Spawn(SpawnError),
     /// It could not be put into its cgroup.
@@ -62,6 +65,7 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::HostPipe(errno) => write!(f, "descriptor 0: {errno}"),
+            Self::Egress(error) => write!(f, "{error}"),
             Self::Spawn(error) => write!(f, "{error}"),
             Self::Admit(error) => write!(f, "moving the language host into its cgroup: {error}"),
         }
@@ -104,6 +108,8 @@ pub(crate) struct Supervisor {
     cgroup: Option<Cgroup>,
     /// A directory on the disk whose use is bounded, if there is one.
     disk: Option<PathBuf>,
+    /// What ends the way out, if there is one.
+    egress: Option<Settler>,
     interpreter: Interpreter,
     from_host: Decoder,
     inbox: Inbox,
@@ -118,10 +124,12 @@ pub(crate) struct Supervisor {
     chunk: Box<[u8]>,
 }
 
-/// Starts the language host ahead of the session.
+/// Starts the way out and the language host ahead of the session.
 pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartError> {
-    let Sandbox { user, processes, signals, cgroup, egress: _ } = sandbox;
+    let Sandbox { user, processes, signals, cgroup, egress } = sandbox;
     nonblocking(rustix::stdio::stdin()).map_err(StartError::HostPipe)?;
+    // Before anybody inside could look for it.
+    let egress = egress.map(Egress::start).transpose().map_err(StartError::Egress)?;
     let launch = Launch {
         language: args.language,
         user,
@@ -138,6 +146,7 @@ pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartEr
         signals,
         cgroup,
         disk: args.disk.as_ref().map(|_| args.workspace.clone()),
+        egress,
         interpreter,
         from_host: Decoder::new(),
         inbox: Inbox::default(),

@@ -57,7 +57,8 @@ async fn the_sentry_holds_no_directory_and_no_capability() {
     let running = host.start_and_hear(&python(SPIN)).await;
     let without = check_sentry(&host, &running).await;
     let Some(out) = out("the_sentry_holds_no_directory_and_no_capability", Mode::Serves).await else { return };
-    let connect = "import socket\ns = socket.create_connection(('1.2.3.4', 80), 20)\n";
+    // What comes back has come over a stream.
+    let connect = "import socket\ns = socket.create_connection(('1.2.3.4', 80), 20); s.send(b'hi'); s.recv(2)\n";
     let running = out.host.start_and_hear(&with_way_out(python(&format!("{connect}{SPIN}")))).await;
     let with = check_sentry(&out.host, &running).await;
     // The runner's control socket, and one stream.

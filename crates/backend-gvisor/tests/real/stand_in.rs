@@ -80,6 +80,7 @@ fn gateway() {
     tell(&told, &FromGateway::Ready);
     eprintln!("serving as {}", rustix::process::getuid().as_raw());
     let mut byte = [0];
+    let mut streams = Vec::new();
     while (&pipe).read(&mut byte).is_ok_and(|read| read == 1) {
         assert_eq!(byte[0], WANT);
         if mode == format!("{:?}", Mode::Refuses) {
@@ -97,7 +98,11 @@ fn gateway() {
         rustix::net::sendmsg(&pipe, &[IoSlice::new(&[GRANTED])], &mut ancillary, SendFlags::empty()).unwrap();
         let told = Arc::clone(&told);
         // What a client breaks off ends its thread alone.
-        thread::spawn(move || serve(ours, &told));
+        streams.push(thread::spawn(move || serve(ours, &told)));
+    }
+    // With the sandbox, their other ends have gone.
+    for stream in streams {
+        let _ = stream.join();
     }
     tell(&told, &FromGateway::Usage { egress_bytes: 4711 });
 }

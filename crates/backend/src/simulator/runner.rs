@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    digest,
     files::Files,
     gateway::{ModelGateway, Tried},
     inside, mix,
@@ -160,11 +161,6 @@ async fn swallow(told: Option<&mut mpsc::Receiver<ToGateway>>) {
         while told.recv().await.is_some() {}
     }
     std::future::pending::<()>().await;
-}
-
-/// FNV-1a: the same everywhere and for ever.
-fn digest(code: &str) -> u64 {
-    code.bytes().fold(0xcbf2_9ce4_8422_2325, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 async fn fault(outbox: &mut Outbox, message: String) -> Result<Infallible, Stop> {

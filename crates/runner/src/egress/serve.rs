@@ -29,6 +29,7 @@ use super::{
     dns::Stub,
     door::{Came, Door},
     relay::{CHUNK_BYTES, Of, Relay, Turn, reset},
+    settle::Settle,
 };
 
 /// Attempts that wait to be told; more are not.
@@ -62,6 +63,7 @@ pub(super) struct Server {
     stub: Stub,
     stub_is_full: bool,
     watch: Watch,
+    settle: Settle,
     wanted: VecDeque<Wanted>,
     /// How many of them are attempts.
     attempts: usize,
@@ -89,6 +91,7 @@ enum Source {
     Queries,
     Answers,
     Datagrams(Datagram),
+    Settle,
     Door(usize),
     Relay(u64, Of),
 }
@@ -105,6 +108,7 @@ impl Source {
             Self::Answers => 2,
             Self::Datagrams(Datagram::Udp) => 3,
             Self::Datagrams(Datagram::Icmp) => 4,
+            Self::Settle => 5,
             Self::Door(number) => FIRST_DOOR + number as u64,
             Self::Relay(id, Of::Client) => FIRST_RELAY + 2 * id,
             Self::Relay(id, Of::Stream) => FIRST_RELAY + 2 * id + 1,
@@ -118,6 +122,7 @@ impl Source {
             2 => Self::Answers,
             3 => Self::Datagrams(Datagram::Udp),
             4 => Self::Datagrams(Datagram::Icmp),
+            5 => Self::Settle,
             _ if number < FIRST_RELAY => Self::Door(usize::try_from(number.saturating_sub(FIRST_DOOR)).unwrap_or(0)),
             _ => {
                 let number = number - FIRST_RELAY;
@@ -128,7 +133,7 @@ impl Source {
 }
 
 impl Server {
-    pub(super) fn new(egress: Egress) -> Result<Self, Errno> {
+    pub(super) fn new(egress: Egress, settle: Settle) -> Result<Self, Errno> {
         let Egress { control, most, doors, stub, watch } = egress;
         let server = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
@@ -139,6 +144,7 @@ impl Server {
             stub,
             stub_is_full: false,
             watch,
+            settle,
             wanted: VecDeque::new(),
             attempts: 0,
             relays: HashMap::new(),
@@ -149,6 +155,7 @@ impl Server {
         };
         server.add(Source::Control, server.control.socket(), EventFlags::IN)?;
         server.add(Source::Queries, server.stub.socket(), EventFlags::IN)?;
+        server.add(Source::Settle, server.settle.socket(), EventFlags::IN)?;
         for datagram in [Datagram::Udp, Datagram::Icmp] {
             server.add(Source::Datagrams(datagram), server.watch.socket(datagram), EventFlags::IN)?;
         }
@@ -209,6 +216,7 @@ impl Server {
                 }
                 Source::Answers => self.carry_queries(),
                 Source::Datagrams(datagram) => self.look(datagram, now),
+                Source::Settle => self.begin_to_settle(now),
                 Source::Door(number) => self.welcome(number),
                 Source::Relay(id, of) => self.wake(id, of, flags),
             }
@@ -216,6 +224,9 @@ impl Server {
         self.copy(now);
         self.expire(now);
         self.control.flush()?;
+        if self.attempts == 0 {
+            self.settle.done();
+        }
         let full = self.control.has_unsent();
         if full != self.control_is_full {
             self.control_is_full = full;
@@ -309,6 +320,14 @@ impl Server {
         }
     }
 
+    /// Nobody sends any more: what the raw sockets hold is all that there will be.
+    fn begin_to_settle(&mut self, now: Instant) {
+        self.settle.begin();
+        for datagram in [Datagram::Udp, Datagram::Icmp] {
+            self.look(datagram, now);
+        }
+    }
+
     fn welcome(&mut self, number: usize) {
         for _ in 0..CLIENTS_A_TURN {
             let Some(came) = self.doors.get(number).and_then(Door::accept) else { return };
@@ -376,6 +395,7 @@ mod tests {
             Source::Answers,
             Source::Datagrams(Datagram::Udp),
             Source::Datagrams(Datagram::Icmp),
+            Source::Settle,
             Source::Door(0),
             Source::Door(4),
             Source::Relay(0, Of::Client),

@@ -94,6 +94,9 @@ impl Supervisor {
         let silent = interpreter.stdout.is_none() && interpreter.stderr.is_none() || session.budget.is_exceeded();
         if draining && silent && interpreter.control.is_none() && outbox.has_room() {
             session.send_last_result(outbox);
+            if let Some(egress) = self.egress.take() {
+                egress.settle();
+            }
             // Whoever met a full disk has often gone before the host looked at it.
             if self
                 .disk
