@@ -17,14 +17,16 @@ use std::{
 };
 
 use backend::{Gateway, GatewayError, GatewayLink, GatewayProgram, SandboxId};
-use futures::StreamExt as _;
 use model::gateway::GatewaySpec;
 use rustix::{
     io::FdFlags,
     process::{Gid, Pid, Resource, Rlimit, Signal, Uid},
 };
-use tokio::{net::unix::pipe, task};
-use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    net::unix::pipe,
+    task,
+};
 
 use crate::{
     Inner,
@@ -43,7 +45,7 @@ const END_PATIENCE: Duration = Duration::from_secs(2);
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Its lines that are logged, and how much of each.
 const LOGGED_LINES: usize = 200;
-const LOGGED_BYTES: usize = 2048;
+const LOGGED_BYTES: u64 = 2048;
 /// Open files: two for each connection, and resolving and control besides.
 const OPEN_FILES: u64 = 8192;
 /// What it learns of the server's environment.
@@ -198,17 +200,20 @@ fn become_user(user: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Logs what a gateway has to say to the operator, up to a bound; the rest is swallowed.
+/// Logs what a gateway has to say to the operator, up to a bound; the rest is swallowed, and never in its way.
 async fn log(id: SandboxId, stderr: OwnedFd) {
     let Ok(pipe) = pipe::Receiver::from_owned_fd(stderr) else { return };
-    let mut lines = FramedRead::new(pipe, LinesCodec::new_with_max_length(LOGGED_BYTES));
-    let mut logged = 0;
-    while let Some(line) = lines.next().await {
-        let Ok(line) = line else { continue };
-        if logged < LOGGED_LINES {
-            logged += 1;
-            let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-            tracing::warn!(sandbox = %id, "gateway: {line}");
+    let mut pipe = BufReader::new(pipe);
+    for _ in 0..LOGGED_LINES {
+        let mut line = Vec::new();
+        // What is longer than a line may be goes on in the next one.
+        match (&mut pipe).take(LOGGED_BYTES).read_until(b'\n', &mut line).await {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => return,
         }
+        let line = String::from_utf8_lossy(&line);
+        let line: String = line.trim_end().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        tracing::warn!(sandbox = %id, "gateway: {line}");
     }
+    let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
 }

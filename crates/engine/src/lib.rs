@@ -128,12 +128,17 @@ impl Engine {
         Ok(Self { inner })
     }
 
+    /// Takes no further session from here on.
+    pub fn stop_admitting(&self) {
+        self.inner.draining.cancel();
+        self.inner.drivers.close();
+    }
+
     /// Stops admitting, lets what runs finish for at most `patience`, ends the rest, reclaims everything, and closes the
     /// store. What does not end even then is left to the next start, and said. Idempotent.
     pub async fn shutdown(&self, patience: Duration) -> Result<(), ShutdownError> {
         let inner = &self.inner;
-        inner.draining.cancel();
-        inner.drivers.close();
+        self.stop_admitting();
         if tokio::time::timeout(patience, inner.drivers.wait()).await.is_err() {
             inner.deadline.cancel();
             // A kill and a removal, each as late as it may be.

@@ -10,6 +10,7 @@ use wire::{
     BindingAllow, BindingBudget, BindingKind, BindingSecret, BindingSpec, CreateBinding, FieldError, UpdateBinding,
 };
 
+pub use kind::may_carry_secret;
 pub(crate) use upstream::has_dots;
 pub use upstream::{NotAnUpstream, Upstream};
 

@@ -10,6 +10,7 @@ pub mod capability;
 pub mod egress;
 pub mod gateway;
 pub mod limits;
+pub mod pattern;
 pub mod phase;
 pub mod secret;
 pub mod session;

@@ -129,6 +129,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
 /// Ends the engine. The API goes on meanwhile: it refuses creations, and serves results and streams to their end.
 async fn drain(engine: &Engine, settings: &Settings, signals: &Signals) -> Result<(), engine::ShutdownError> {
     let patience = settings.sessions.drain;
+    engine.stop_admitting();
     tracing::info!(seconds = patience.as_secs(), "stopping: no further sessions; a second signal ends those that run");
     let drained = engine.shutdown(patience);
     tokio::pin!(drained);

@@ -4,6 +4,7 @@
 //! each reading; none is ever rewritten.
 
 use http::Method;
+use model::pattern::Pattern;
 use percent_encoding::percent_decode_str;
 use wire::{BindingAllow, BindingKind};
 
@@ -29,7 +30,7 @@ pub(super) struct Allow {
 #[derive(Debug)]
 struct Rule {
     methods: Vec<String>,
-    paths: Vec<Vec<String>>,
+    paths: Vec<Pattern>,
 }
 
 /// A path as it may be read: its segments, once with encoded slashes inside them, and once divided by these as well.
@@ -39,7 +40,7 @@ impl Allow {
     pub(super) fn new(kind: &BindingKind, rules: &[BindingAllow]) -> Self {
         let rule = |rule: &BindingAllow| Rule {
             methods: rule.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
-            paths: rule.paths.iter().map(|path| segments(path)).collect(),
+            paths: rule.paths.iter().map(|path| Pattern::new(path)).collect(),
         };
         Self { rules: rules.iter().map(rule).collect(), is_git: matches!(kind, BindingKind::Git { .. }) }
     }
@@ -114,23 +115,19 @@ impl Allow {
 impl Rule {
     fn allows(&self, method: &Method, path: &[String]) -> bool {
         let has_method = self.methods.is_empty() || self.methods.iter().any(|own| own == method.as_str());
-        has_method && (self.paths.is_empty() || self.paths.iter().any(|pattern| path_matches(pattern, path)))
+        has_method && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.fits(path)))
     }
 
     /// Whether a path of it ends in exactly this.
     fn names(&self, last: &str) -> bool {
-        self.paths.iter().any(|path| path.last().is_some_and(|own| own == last))
+        self.paths.iter().any(|path| path.last() == Some(last))
     }
 
     fn shown(&self) -> String {
         let methods = if self.methods.is_empty() { "any method".to_owned() } else { self.methods.join(", ") };
-        let paths: Vec<String> = self.paths.iter().map(|path| format!("/{}", path.join("/"))).collect();
+        let paths: Vec<String> = self.paths.iter().map(|path| format!("/{path}")).collect();
         if paths.is_empty() { format!("{methods} on any path") } else { format!("{methods} on {}", paths.join(", ")) }
     }
-}
-
-fn segments(path: &str) -> Vec<String> {
-    path.strip_prefix('/').unwrap_or(path).split('/').map(str::to_owned).collect()
 }
 
 /// Reads a path as it stands in a request.
@@ -189,46 +186,6 @@ fn decode(segment: &str) -> Result<String, &'static str> {
         return Err("is encoded twice");
     }
     Ok(decoded.into_owned())
-}
-
-/// `**` stands for any number of segments, also none.
-fn path_matches(pattern: &[String], path: &[String]) -> bool {
-    matches(pattern, path, |part| part == "**", |part, segment| segment_matches(part.as_bytes(), segment.as_bytes()))
-}
-
-/// `*` stands for any part of a segment. Alone, it stands for a whole one, which is not empty.
-fn segment_matches(pattern: &[u8], segment: &[u8]) -> bool {
-    if pattern == b"*" {
-        return !segment.is_empty();
-    }
-    matches(pattern, segment, |byte| *byte == b'*', |one, byte| one == byte)
-}
-
-/// Whether a pattern fits the whole of a text. A part that `is_any` stands for any number of items, also none; every other
-/// part for the one item that `is_one` says.
-fn matches<T>(pattern: &[T], text: &[T], is_any: impl Fn(&T) -> bool, is_one: impl Fn(&T, &T) -> bool) -> bool {
-    // Where the last any was, and where what it stands for ends: only the last has to be tried again.
-    let (mut p, mut t, mut retry) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(part) if is_any(part) => {
-                retry = Some((p + 1, t));
-                p += 1;
-            }
-            Some(part) if is_one(part, &text[t]) => {
-                p += 1;
-                t += 1;
-            }
-            Some(_) | None => match &mut retry {
-                Some((after, taken)) => {
-                    *taken += 1;
-                    (p, t) = (*after, *taken);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(is_any)
 }
 
 #[cfg(test)]

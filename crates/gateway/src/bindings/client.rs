@@ -22,14 +22,13 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use model::egress::{Refused, canonical};
+use model::egress::{Host, Refused};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, IpAddr as TlsAddress, ServerName, pem::PemObject as _},
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use url::Host;
 
 use super::origin::Origin;
 use crate::outside::{Outside, permitted};
@@ -159,20 +158,18 @@ impl Connector {
     async fn connect(self) -> Result<Wire, Unconnected> {
         let port = self.origin.port;
         let addresses = match &self.origin.host {
-            Host::Domain(name) => self.outside.resolve(name).await.map_err(Unconnected::Refused)?,
-            Host::Ipv4(address) => vec![canonical((*address).into())],
-            Host::Ipv6(address) => vec![canonical((*address).into())],
+            Host::Name(name) => self.outside.resolve(name).await.map_err(Unconnected::Refused)?,
+            Host::Address(address) => vec![*address],
         };
         let addresses = permitted(addresses, |address| self.outside.policy.upstream(*address, port))
             .map_err(Unconnected::Refused)?;
         let stream = self.outside.connect(&addresses, port).await.map_err(Unconnected::Failed)?;
         let Some(tls) = &self.tls else { return Ok(Wire::Plain(TokioIo::new(stream))) };
         let name = match &self.origin.host {
-            Host::Domain(name) => {
+            Host::Name(name) => {
                 ServerName::try_from(name.clone()).map_err(|_| Unconnected::Tls(io::ErrorKind::InvalidInput.into()))?
             }
-            Host::Ipv4(address) => ServerName::IpAddress(TlsAddress::from(std::net::IpAddr::from(*address))),
-            Host::Ipv6(address) => ServerName::IpAddress(TlsAddress::from(std::net::IpAddr::from(*address))),
+            Host::Address(address) => ServerName::IpAddress(TlsAddress::from(*address)),
         };
         let patience = Duration::from_millis(self.outside.limits.connect_ms);
         let stream = timeout(patience, tls.connect(name, stream))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
-use model::{gateway::Credential, secret::Secret};
+use model::{binding::may_carry_secret, gateway::Credential, secret::Secret};
 use wire::{BindingKind, BindingSpec};
 use zeroize::Zeroizing;
 
@@ -15,22 +15,6 @@ use super::{
     watch::Watch,
 };
 use crate::outside::Outside;
-
-/// Headers that a binding cannot set: they say how a message is to be read, or where it goes.
-const NEVER_SET: [&str; 12] = [
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// How the secret goes into a request, with the secret.
 #[derive(Debug)]
@@ -71,7 +55,7 @@ impl Injector {
         match &fixed.spec.kind {
             BindingKind::Header { name, template } => {
                 let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "its header has no name")?;
-                if NEVER_SET.contains(&name.as_str()) {
+                if !may_carry_secret(name.as_str()) {
                     return Err("its header is not for credentials");
                 }
                 if !template.contains("{secret}") {

@@ -1,14 +1,17 @@
 //! The one place that a binding leads to: scheme, host, port and base path.
 
+use std::net::IpAddr;
+
 use http::{Uri, uri};
-use url::{Host, Url};
+use model::{binding::Upstream, egress::Host};
+use url::Url;
 use zeroize::Zeroizing;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     pub(super) is_tls: bool,
-    pub(super) host: Host<String>,
+    pub(super) host: Host,
     pub(super) port: u16,
     /// Host, and port where it is not the scheme's own.
     pub(super) authority: String,
@@ -18,28 +21,22 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// Reads it by the rule by which the server took it.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let mut url = Url::parse(text).map_err(|_| "its URL is none")?;
-        let is_tls = match url.scheme() {
-            "https" => true,
-            "http" => false,
-            _ => return Err("its URL is neither https nor http"),
+        let Upstream { tls: is_tls, host, port, base } = text.parse().map_err(|_| "its URL is not one of a service")?;
+        let scheme = if is_tls { "https" } else { "http" };
+        let place = match &host {
+            Host::Address(IpAddr::V6(address)) => format!("{scheme}://[{address}]:{port}/"),
+            Host::Address(IpAddr::V4(_)) | Host::Name(_) => format!("{scheme}://{host}:{port}/"),
         };
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("its URL has a user");
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err("its URL has a query or a fragment");
-        }
-        let host = url.host().ok_or("its URL has no host")?.to_owned();
-        let port = url.port_or_known_default().ok_or("its URL has no port")?;
-        let authority = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_string(),
+        // Two readers of a URL: where they do not agree on the host, neither is followed.
+        let root = Url::parse(&place).map_err(|_| "its URL is none")?;
+        let authority = match (root.host_str(), root.port()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host.to_owned(),
+            (None, _) => return Err("its URL has no host"),
         };
-        let base = url.path().trim_end_matches('/').to_owned();
-        url.set_path("/");
-        Ok(Self { is_tls, host, port, authority, base, root: url })
+        Ok(Self { is_tls, host, port, authority, base, root })
     }
 
     /// Where a path of the binding is.
@@ -90,7 +87,7 @@ mod tests {
 
     #[test]
     fn an_origin_is_read_and_leads_below_its_base() {
-        let origin = Origin::parse("HTTPS://Api.Test:443/v1/").unwrap();
+        let origin = Origin::parse("https://Api.Test.:443/v1/").unwrap();
         assert_eq!((origin.authority.as_str(), origin.port, origin.is_tls), ("api.test", 443, true));
         let path = origin.path("/a%2eb");
         assert_eq!(origin.uri(&path, Some("x=1")).unwrap(), "https://api.test/v1/a%2eb?x=1");

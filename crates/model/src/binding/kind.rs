@@ -11,9 +11,11 @@ const MAX_SCOPES: usize = 32;
 const PLACE: &str = "{secret}";
 
 /// Headers that are about the connection, the message or its frame, and not the caller's to set.
-const NOT_FOR_SECRETS: [&str; 13] = [
+const NOT_FOR_SECRETS: [&str; 15] = [
     "connection",
+    "content-encoding",
     "content-length",
+    "content-type",
     "expect",
     "host",
     "http2-settings",
@@ -26,6 +28,11 @@ const NOT_FOR_SECRETS: [&str; 13] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Whether a header of this name (in lower case) may be one that a binding sets.
+pub fn may_carry_secret(header: &str) -> bool {
+    !NOT_FOR_SECRETS.contains(&header)
+}
 
 pub(super) fn check(kind: &BindingKind, faults: &mut Vec<FieldError>) {
     match kind {
@@ -70,8 +77,8 @@ fn check_header(path: &str, name: &str, faults: &mut Vec<FieldError>) {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || name.len() > MAX_WORD || !name.bytes().all(token) {
         faults.push(FieldError::new(path, "must be the name of a header, such as x-api-key"));
-    } else if NOT_FOR_SECRETS.contains(&name.to_ascii_lowercase().as_str()) {
-        faults.push(FieldError::new(path, "is a header of the connection, which carries no secret"));
+    } else if !may_carry_secret(&name.to_ascii_lowercase()) {
+        faults.push(FieldError::new(path, "is a header of the connection or the message, which carries no secret"));
     }
 }
 

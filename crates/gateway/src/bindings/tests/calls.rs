@@ -138,7 +138,7 @@ async fn where_a_binding_leads_is_decided_by_address() {
 async fn a_service_that_cannot_be_reached_or_used_is_told_without_the_secret() {
     let specs = [
         ("nobody", "http://127.0.0.1:9", SECRET, "it cannot be connected to"),
-        ("none", "ftp://127.0.0.1", SECRET, "its URL is neither https nor http"),
+        ("none", "ftp://127.0.0.1", SECRET, "its URL is not one of a service"),
         ("split", "http://127.0.0.1:9", "hunter2\r\nX-Other: hunter2", "its secret does not fit into a header"),
         ("empty", "http://127.0.0.1:9", "", "its secret is empty"),
     ];
