@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the platform costs, as ratios and differences against something in the same run.
 //!
 //! - gVisor: a session over HTTP, cold, against a bare `runsc run` of the same program on the same image, taken in turns;
+//! - the same sessions with sandboxes that were booted ahead;
 //! - simulator: sessions a second through the whole platform, audit on;
 //! - egress: calls and a download through the gateway, against the same on the host;
 //! - the memory of an idle server.
@@ -26,6 +27,9 @@ use wire::{CreateSession, HealthStatus, Outcome, StreamFrame};
 /// The program of the comparison: `print` for the first output; a result is the platform's own.
 const PROGRAM: &str = "print('hello')\n# sim: stdout hello\\n";
 
+/// Between two warm sessions.
+const REFILL: Duration = Duration::from_secs(1);
+
 /// Measure the platform.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -48,6 +52,7 @@ pub(crate) struct BenchArgs {
 struct Figures {
     machine: Machine,
     gvisor: Option<Cold>,
+    warm: Option<Warm>,
     egress: Option<egress::Egress>,
     simulator: Throughput,
     idle_server_bytes: u64,
@@ -82,6 +87,13 @@ struct Cold {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+struct Warm {
+    create_to_first_output_ms: Spread,
+    create_to_result_ms: Spread,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Throughput {
     sessions: usize,
     clients: usize,
@@ -106,15 +118,16 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Figures> {
     let simulator = Server::start("simulator", &["--max-queue", "100000", "--max-concurrency", "256"]).await?;
     let idle_server_bytes = simulator.resident()?;
     let simulator = throughput(&simulator.client()?, args).await?;
-    let gvisor = match Server::start("gvisor", &[]).await {
+    let gvisor = match Server::start("gvisor", &["--warm", "0"]).await {
         Ok(server) => Some(cold(&server.client()?, args.runs).await?),
         Err(error) => {
             eprintln!("SKIP bench of gvisor: {error:#}");
             None
         }
     };
+    let warm = if gvisor.is_some() { Some(warm(args.runs).await?) } else { None };
     let egress = if gvisor.is_some() { Some(egress::measure().await?) } else { None };
-    Ok(Figures { machine: machine(), gvisor, egress, simulator, idle_server_bytes })
+    Ok(Figures { machine: machine(), gvisor, warm, egress, simulator, idle_server_bytes })
 }
 
 /// Sessions and bare runs in turns, so that both see the same machine.
@@ -139,6 +152,23 @@ async fn cold(client: &Client, runs: usize) -> anyhow::Result<Cold> {
         create_to_first_output_ms: spread(firsts),
         create_to_result_ms,
     })
+}
+
+/// Sessions that find a sandbox ready.
+async fn warm(runs: usize) -> anyhow::Result<Warm> {
+    let server = Server::start("gvisor", &["--warm", "1"]).await?;
+    let client = server.client()?;
+    let (mut firsts, mut results) = (Vec::new(), Vec::new());
+    for round in 0..runs + 3 {
+        // Until one is booted again.
+        tokio::time::sleep(REFILL).await;
+        let (first, result) = session(&client).await?;
+        if round >= 3 {
+            firsts.push(first);
+            results.push(result);
+        }
+    }
+    Ok(Warm { create_to_first_output_ms: spread(firsts), create_to_result_ms: spread(results) })
 }
 
 async fn session(client: &Client) -> anyhow::Result<(Duration, Duration)> {
@@ -317,16 +347,21 @@ fn machine() -> Machine {
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn print(figures: &Figures) {
-    let Figures { machine, gvisor, egress, simulator, idle_server_bytes } = figures;
+    let Figures { machine, gvisor, warm, egress, simulator, idle_server_bytes } = figures;
     println!("machine: {} x {}, kernel {}", machine.cpus, machine.cpu_model, machine.kernel);
+    let line =
+        |name: &str, spread: Spread| println!("  {name:28} p50 {:7.1} ms   p90 {:7.1} ms", spread.p50, spread.p90);
     if let Some(cold) = gvisor {
-        let line =
-            |name: &str, spread: Spread| println!("  {name:28} p50 {:7.1} ms   p90 {:7.1} ms", spread.p50, spread.p90);
         println!("gvisor, cold, {} sessions and {} bare runs in turns:", cold.runs, cold.runs);
         line("bare runsc run", cold.bare_runsc_ms);
         line("create to first output", cold.create_to_first_output_ms);
         line("create to result", cold.create_to_result_ms);
         println!("  overhead of the platform     {:.1} ms at the median (target: at most 40)", cold.overhead_ms);
+    }
+    if let Some(warm) = warm {
+        println!("gvisor, with a sandbox booted ahead:");
+        line("create to first output", warm.create_to_first_output_ms);
+        line("create to result", warm.create_to_result_ms);
     }
     if let Some(figures) = egress {
         egress::print(figures);

@@ -8,6 +8,7 @@ pub mod channel;
 pub mod conformance;
 pub mod gateway;
 pub mod payload;
+pub mod pool;
 pub mod simulator;
 
 mod error;

@@ -3,12 +3,13 @@
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use backend::{
-    GatewayProgram, SessionBackend,
+    GatewayProgram, SessionBackend, Shape,
+    pool::Pool,
     simulator::{Simulator, SimulatorConfig},
 };
 use backend_gvisor::{Gvisor, GvisorConfig, ImageRef, OpenError, find_runsc};
 use engine::Ids;
-use model::capability::Capabilities;
+use model::{capability::Capabilities, limits::Limits};
 use wire::Isolation;
 
 use crate::{
@@ -24,6 +25,25 @@ const DEFAULT_IMAGE: &str = "default";
 pub(crate) struct Chosen {
     pub(crate) backend: Arc<dyn SessionBackend>,
     pub(crate) why: String,
+}
+
+impl Chosen {
+    /// Keeps so many of its sandboxes booted ahead.
+    pub(crate) fn warmed(&mut self, places: usize) -> Option<Arc<Pool>> {
+        if places == 0 || !self.backend.capabilities().executes {
+            return None;
+        }
+        let pool = Arc::new(Pool::new(Arc::clone(&self.backend), places));
+        self.backend = pool.clone();
+        Some(pool)
+    }
+}
+
+/// What a session gets that asks for nothing in particular.
+pub(crate) fn usual_shape(capabilities: &Capabilities, maxima: &Limits) -> Option<Shape> {
+    let disk_bytes = Limits::default().disk_bytes.min(maxima.disk_bytes);
+    let image = capabilities.images.first()?.clone();
+    Some(Shape { image, language: *capabilities.languages.first()?, disk_bytes, egress: false })
 }
 
 /// Why there is no backend.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, process::ExitCode};
 
 use anyhow::{Context, bail};
+use backend::pool::Pool;
 use clap::Args;
 use engine::Engine;
 use tokio::net::{TcpListener, lookup_host};
@@ -83,7 +84,8 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
 
     let dir = DataDir::prepare(&settings.state.data_dir, settings.state.is_default)?;
     let _lock = dir.lock()?;
-    let chosen = backends::choose(settings, &dir).await?;
+    let mut chosen = backends::choose(settings, &dir).await?;
+    let pool = chosen.warmed(settings.sessions.warm);
     let capabilities = chosen.backend.capabilities();
     tracing::info!(backend = capabilities.name, why = chosen.why, kernel = capabilities.enforcement.kernel, "backend");
     if !capabilities.executes {
@@ -96,6 +98,10 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         tracing::info!(url = %format_args!("http://{address}/metrics"), "metrics");
     }
     let engine = platform::start(settings, &dir, &chosen).await?;
+    // Only now: what an earlier process left has been removed, and what is booted from here on is ours.
+    if let (Some(pool), Some(usual)) = (&pool, backends::usual_shape(capabilities, &settings.sessions.maxima)) {
+        pool.expect(&usual);
+    }
 
     let api_settings = platform::api_settings(settings);
     let router = api::router(engine.clone(), api_settings.clone());
@@ -115,7 +121,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         () = signals.at_least(1) => false,
         _ = &mut served => true,
     };
-    let reclaimed = drain(&engine, settings, &signals).await;
+    let reclaimed = drain(&engine, pool.as_deref(), settings, &signals).await;
     stop.cancel();
     if failed {
         bail!("the API's listener ended by itself");
@@ -127,9 +133,17 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
 }
 
 /// Ends the engine. The API goes on meanwhile: it refuses creations, and serves results and streams to their end.
-async fn drain(engine: &Engine, settings: &Settings, signals: &Signals) -> Result<(), engine::ShutdownError> {
+async fn drain(
+    engine: &Engine,
+    pool: Option<&Pool>,
+    settings: &Settings,
+    signals: &Signals,
+) -> Result<(), engine::ShutdownError> {
     let patience = settings.sessions.drain;
     engine.stop_admitting();
+    if let Some(pool) = pool {
+        pool.close().await;
+    }
     tracing::info!(seconds = patience.as_secs(), "stopping: no further sessions; a second signal ends those that run");
     let drained = engine.shutdown(patience);
     tokio::pin!(drained);

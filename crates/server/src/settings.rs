@@ -80,6 +80,8 @@ pub(crate) struct Sessions {
     pub(crate) backend: BackendChoice,
     pub(crate) max_concurrency: usize,
     pub(crate) max_queue: usize,
+    /// Sandboxes that are kept booted ahead.
+    pub(crate) warm: usize,
     pub(crate) replay_bytes: usize,
     pub(crate) drain: Duration,
     pub(crate) maxima: Limits,
@@ -240,6 +242,7 @@ impl Reader<'_> {
                     .given("max_concurrency", |text| values::number(text, &(1..=100_000)))
                     .unwrap_or_else(default_concurrency),
                 max_queue: self.text("max_queue", |text| values::number(text, &(0..=1_000_000))).unwrap_or(0),
+                warm: self.text("warm", |text| values::number(text, &(0..=10_000))).unwrap_or(0),
                 replay_bytes: self.text("replay_buffer", |text| bytes(text, 1 << 20, 1 << 40)).unwrap_or(0),
                 drain: Duration::from_secs(
                     self.text("drain_seconds", |text| values::number(text, &(0..=86_400))).unwrap_or(0),

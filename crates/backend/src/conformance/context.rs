@@ -180,18 +180,21 @@ impl Context {
         Ok(())
     }
 
-    /// Removes whatever is listed beyond `before`, until two looks in a row find nothing: work that was under way when
-    /// its caller went away may still come to light. Says what could not be removed in time.
+    /// Removes whatever is listed beyond `before` in two looks (what is seen once may be booting for somebody else), until
+    /// two looks in a row find nothing: work that was under way when its caller went away may still come to light. Says
+    /// what could not be removed in time.
     pub(super) async fn sweep(&self, before: &[SandboxId]) -> Checked<usize> {
         let deadline = Instant::now() + self.patience;
-        let (mut removed, mut clean) = (BTreeMap::new(), 0);
+        let (mut removed, mut clean, mut seen) = (BTreeMap::new(), 0, Vec::new());
         loop {
             let left: Vec<_> = self.backend.list().await?.into_iter().filter(|id| !before.contains(id)).collect();
             clean = if left.is_empty() { clean + 1 } else { 0 };
             if clean == 2 {
                 return Ok(removed.len());
             }
-            for id in left {
+            let again: Vec<_> = left.iter().filter(|id| seen.contains(*id)).cloned().collect();
+            seen = left;
+            for id in again {
                 let residue = self.backend.destroy(&id).await?;
                 removed.insert(id, residue);
             }

@@ -164,6 +164,15 @@ pub(crate) const KEYS: &[Key] = &[
         help: "Sessions that may wait for a place. More are refused with 429 and Retry-After.",
     },
     Key {
+        name: "warm",
+        section: SESSIONS,
+        value: "N",
+        default: Text("1"),
+        help: "Sandboxes kept booted ahead: as many of the kinds (language, image, diskBytes, way out) that were asked for \
+               last. A session that finds one starts in milliseconds; nothing of any session is in it before. Each takes \
+               some 50 MiB of memory. 0 boots every sandbox when it is needed; the simulator always does.",
+    },
+    Key {
         name: "replay_buffer",
         section: SESSIONS,
         value: "SIZE",

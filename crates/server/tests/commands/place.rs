@@ -80,6 +80,7 @@ impl Place {
             .env_remove("XDG_CONFIG_HOME")
             .env("ENCLAVE_CONFIG", self.path("empty.toml"))
             .env("ENCLAVE_DATA_DIR", self.data())
+            .env("ENCLAVE_WARM", "0")
             .stdin(Stdio::null());
         command
     }

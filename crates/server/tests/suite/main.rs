@@ -8,6 +8,7 @@ mod git;
 mod hostile;
 mod network;
 mod server;
+mod warm;
 mod world;
 
 #[path = "../../src/demo/residue.rs"]

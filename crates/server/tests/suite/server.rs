@@ -140,6 +140,8 @@ fn spawn(backend: &str, port: u16, data: &Path, extra: &[String]) -> Child {
         .arg(data)
         .args(extra)
         .env("CANARY", "canary-of-the-host")
+        // What is on the host is then what sessions have made; those that are about the pool say otherwise.
+        .env("ENCLAVE_WARM", "0")
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
