@@ -13,6 +13,7 @@ pub mod limits;
 pub mod phase;
 pub mod secret;
 pub mod session;
+pub mod webhook;
 
 pub use wire::{
     AuditEvent, AuditSource, AuditType, Enforcement, ExecMode, FaultCode, Isolation, KeyId, KillReason, Language,

@@ -19,11 +19,12 @@ use tokio::{
 };
 use wire::{AuditEvent, KeyId, OrgId, Timestamp};
 
+pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
-    BindingChange, BindingError, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError,
-    error::is_busy,
+    BindingChange, BindingError, Claim, Claimed, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update,
+    UpdateError, WebhookSecretRecord, error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.
@@ -49,6 +50,14 @@ pub(super) enum Operation {
     Binding { org: OrgId, change: Box<BindingChange>, reply: Reply<Result<(), BindingError>> },
     EnsureOrg { org: Org, reply: Reply<Result<Org, StoreError>> },
     ForgetIdempotency { before: Timestamp, reply: Reply<Result<u64, StoreError>> },
+    ClaimDeliveries { claim: Claim, reply: Reply<Result<Vec<Claimed>, StoreError>> },
+    Delivery { org: OrgId, change: Box<DeliveryChange>, reply: Reply<Result<bool, StoreError>> },
+    WebhookSecret {
+        org: OrgId,
+        record: Box<WebhookSecretRecord>,
+        drafts: Vec<Draft>,
+        reply: Reply<Result<bool, StoreError>>,
+    },
 }
 
 /// The way to the writer task.
@@ -214,6 +223,14 @@ impl Operation {
             (Self::ForgetIdempotency { reply, .. }, Outcome::Count(count)) => Box::new(move || {
                 let _ = reply.send(Ok(count));
             }),
+            (Self::ClaimDeliveries { reply, .. }, Outcome::Claimed(claimed)) => Box::new(move || {
+                let _ = reply.send(Ok(claimed));
+            }),
+            (Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. }, Outcome::Changed(changed)) => {
+                Box::new(move || {
+                    let _ = reply.send(changed.map_err(Refused::store));
+                })
+            }
             (
                 Self::Create { .. }
                 | Self::Update { .. }
@@ -222,14 +239,19 @@ impl Operation {
                 | Self::RevokeKey { .. }
                 | Self::Binding { .. }
                 | Self::EnsureOrg { .. }
-                | Self::ForgetIdempotency { .. },
+                | Self::ForgetIdempotency { .. }
+                | Self::ClaimDeliveries { .. }
+                | Self::Delivery { .. }
+                | Self::WebhookSecret { .. },
                 Outcome::Created(_)
                 | Outcome::Events(_)
                 | Outcome::Done(_)
                 | Outcome::Revoked(_)
                 | Outcome::Binding(_)
                 | Outcome::Org(_)
-                | Outcome::Count(_),
+                | Outcome::Count(_)
+                | Outcome::Claimed(_)
+                | Outcome::Changed(_),
             ) => unreachable!("`carry_out` gives each operation its own kind of outcome"),
         }
     }
@@ -245,6 +267,8 @@ impl Operation {
             Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
+            Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),
+            Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }
