@@ -80,7 +80,8 @@ impl TryFrom<Secret> for SigningSecret {
     type Error = NotASecret;
 
     fn try_from(secret: Secret) -> Result<Self, NotASecret> {
-        let mut key = secret.expose().strip_prefix(PREFIX).and_then(|text| STANDARD.decode(text).ok()).ok_or(NotASecret)?;
+        let mut key =
+            secret.expose().strip_prefix(PREFIX).and_then(|text| STANDARD.decode(text).ok()).ok_or(NotASecret)?;
         let empty = key.is_empty();
         wipe(&mut key);
         if empty { Err(NotASecret) } else { Ok(Self(secret)) }

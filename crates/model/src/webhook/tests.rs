@@ -107,7 +107,9 @@ fn special_and_private_addresses_are_refused_in_every_spelling() {
 fn what_the_deployment_lists_may_be_told_and_nothing_beside_it() {
     let permit = |net: &str, ports: &[u16]| Permit { net: net.parse().unwrap(), ports: ports.to_vec() };
     let receivers = Receivers::new(vec![permit("127.0.0.1/32", &[8080]), permit("10.0.0.0/8", &[])]);
-    for text in ["http://127.0.0.1:8080/", "http://localhost:8080/", "http://[::ffff:127.0.0.1]:8080/", "http://10.1.2.3/"] {
+    for text in
+        ["http://127.0.0.1:8080/", "http://localhost:8080/", "http://[::ffff:127.0.0.1]:8080/", "http://10.1.2.3/"]
+    {
         assert!(!refused(&receivers, text), "{text}");
     }
     for text in ["http://127.0.0.1:8081/", "http://127.0.0.2:8080/", "http://[::1]:8080/", "http://192.168.0.1/"] {

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
     AuditEvent, AuditType, Binding, BindingId, BindingKind, BindingSpec, BindingUpstream, DeliveryId, Egress,
-    Enforcement, ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId, Outcome, Phase, Role, Session, SessionId,
-    SessionResult, Timestamp, Usage, WebhookEventType,
+    Enforcement, ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId, Outcome, Phase, Role, Session,
+    SessionId, SessionResult, Timestamp, Usage, WebhookEventType,
 };
 
 use crate::{

@@ -140,7 +140,9 @@ pub(super) async fn key(pool: &SqlitePool, id: KeyId) -> Result<Option<KeyRecord
 }
 
 pub(super) async fn unfinished(pool: &SqlitePool) -> Result<Vec<Unfinished>, StoreError> {
-    let rows = sqlx::query("SELECT body, sandbox, webhook_url FROM sessions WHERE phase <> 'torn_down'").fetch_all(pool).await?;
+    let rows = sqlx::query("SELECT body, sandbox, webhook_url FROM sessions WHERE phase <> 'torn_down'")
+        .fetch_all(pool)
+        .await?;
     rows.iter()
         .map(|found| {
             Ok(Unfinished {

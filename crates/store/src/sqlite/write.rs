@@ -42,16 +42,55 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 
 /// Something to write.
 pub(super) enum Operation {
-    Create { org: OrgId, new: Box<NewSession>, reply: Reply<Result<Created, CreateError>> },
-    Update { org: OrgId, update: Box<Update>, reply: Reply<Result<Vec<AuditEvent>, UpdateError>> },
-    Append { org: OrgId, drafts: Vec<Draft>, reply: Reply<Result<Vec<AuditEvent>, StoreError>> },
-    CreateKey { org: OrgId, key: Box<KeyRecord>, draft: Box<Draft>, reply: Reply<Result<(), StoreError>> },
-    RevokeKey { org: OrgId, id: KeyId, draft: Box<Draft>, reply: Reply<Result<bool, StoreError>> },
-    Binding { org: OrgId, change: Box<BindingChange>, reply: Reply<Result<(), BindingError>> },
-    EnsureOrg { org: Org, reply: Reply<Result<Org, StoreError>> },
-    ForgetIdempotency { before: Timestamp, reply: Reply<Result<u64, StoreError>> },
-    ClaimDeliveries { claim: Claim, reply: Reply<Result<Vec<Claimed>, StoreError>> },
-    Delivery { org: OrgId, change: Box<DeliveryChange>, reply: Reply<Result<bool, StoreError>> },
+    Create {
+        org: OrgId,
+        new: Box<NewSession>,
+        reply: Reply<Result<Created, CreateError>>,
+    },
+    Update {
+        org: OrgId,
+        update: Box<Update>,
+        reply: Reply<Result<Vec<AuditEvent>, UpdateError>>,
+    },
+    Append {
+        org: OrgId,
+        drafts: Vec<Draft>,
+        reply: Reply<Result<Vec<AuditEvent>, StoreError>>,
+    },
+    CreateKey {
+        org: OrgId,
+        key: Box<KeyRecord>,
+        draft: Box<Draft>,
+        reply: Reply<Result<(), StoreError>>,
+    },
+    RevokeKey {
+        org: OrgId,
+        id: KeyId,
+        draft: Box<Draft>,
+        reply: Reply<Result<bool, StoreError>>,
+    },
+    Binding {
+        org: OrgId,
+        change: Box<BindingChange>,
+        reply: Reply<Result<(), BindingError>>,
+    },
+    EnsureOrg {
+        org: Org,
+        reply: Reply<Result<Org, StoreError>>,
+    },
+    ForgetIdempotency {
+        before: Timestamp,
+        reply: Reply<Result<u64, StoreError>>,
+    },
+    ClaimDeliveries {
+        claim: Claim,
+        reply: Reply<Result<Vec<Claimed>, StoreError>>,
+    },
+    Delivery {
+        org: OrgId,
+        change: Box<DeliveryChange>,
+        reply: Reply<Result<bool, StoreError>>,
+    },
     WebhookSecret {
         org: OrgId,
         record: Box<WebhookSecretRecord>,
