@@ -61,6 +61,8 @@ const READ: Access = Access::Scope(Scope::SessionsRead);
 const WRITE: Access = Access::Scope(Scope::SessionsWrite);
 const BINDINGS_READ: Access = Access::Scope(Scope::BindingsRead);
 const BINDINGS_WRITE: Access = Access::Scope(Scope::BindingsWrite);
+const KEYS_READ: Access = Access::Scope(Scope::KeysRead);
+const KEYS_WRITE: Access = Access::Scope(Scope::KeysWrite);
 const AUDIT: Access = Access::Scope(Scope::AuditRead);
 
 operations! {
@@ -104,6 +106,14 @@ operations! {
     /// `PUT /v1/bindings/{id}/secret`
     RotateBinding = "rotateBinding", BINDINGS_WRITE, Ordinary,
         [MalformedJson, NotFound, BodyTooLarge, UnsupportedMediaType];
+    /// `GET /v1/webhooks/deliveries`
+    ListDeliveries = "listDeliveries", READ, Ordinary, [];
+    /// `POST /v1/webhooks/deliveries/{id}/retry`
+    RetryDelivery = "retryDelivery", WRITE, Ordinary, [NotFound];
+    /// `GET /v1/webhooks/secret`
+    GetWebhookSecret = "getWebhookSecret", KEYS_READ, Ordinary, [];
+    /// `POST /v1/webhooks/secret`
+    RotateWebhookSecret = "rotateWebhookSecret", KEYS_WRITE, Ordinary, [];
 }
 
 impl Operation {

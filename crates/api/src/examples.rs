@@ -1,6 +1,7 @@
 //! Examples in the document, made of the contract's own types so that they cannot fall behind it.
 
 mod bindings;
+mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -8,9 +9,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, Egress,
-    Enforcement, ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId,
-    Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
+    AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, DeliveryPage,
+    Egress, Enforcement, ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits,
+    LimitsView, OrgId, Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage,
+    SessionResult, Timestamp, Usage,
 };
 
 use crate::access::Operation;
@@ -38,7 +40,11 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::GetSessionAudit
         | Operation::ListBindings
         | Operation::GetBinding
-        | Operation::DeleteBinding => None,
+        | Operation::DeleteBinding
+        | Operation::ListDeliveries
+        | Operation::RetryDelivery
+        | Operation::GetWebhookSecret
+        | Operation::RotateWebhookSecret => None,
     }
 }
 
@@ -90,6 +96,12 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         Operation::ListBindings => {
             value(&BindingPage { items: vec![bindings::binding()], next_cursor: Some("Z2l0aHVi".into()) })
         }
+        Operation::ListDeliveries => {
+            value(&DeliveryPage { items: vec![webhooks::delivery()], next_cursor: Some("MTc".into()) })
+        }
+        Operation::RetryDelivery => value(&webhooks::delivery()),
+        Operation::GetWebhookSecret => value(&webhooks::secret()),
+        Operation::RotateWebhookSecret => value(&webhooks::rotated()),
         Operation::GetSessionAudit => value(&AuditPage { items: vec![event()], next_cursor: Some("17".into()) }),
     })
 }

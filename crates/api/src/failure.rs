@@ -8,7 +8,10 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use engine::{AuthError, BindingError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError};
+use engine::{
+    AuthError, BindingError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError,
+    WebhookSecretError,
+};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wire::{ErrorCode, FieldError, Problem};
 
@@ -49,6 +52,10 @@ impl Failure {
 
     pub(crate) fn no_binding() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such binding")
+    }
+
+    pub(crate) fn no_delivery() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such delivery")
     }
 
     pub(crate) fn timeout() -> Self {
@@ -236,6 +243,18 @@ impl From<BindingError> for Failure {
                 Self::new(ErrorCode::Unavailable, detail).with_retry_after(Duration::from_secs(1))
             }
             BindingError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<WebhookSecretError> for Failure {
+    fn from(error: WebhookSecretError) -> Self {
+        match error {
+            WebhookSecretError::Contended => {
+                let detail = "the secret is being replaced by others at the same time; try again";
+                Self::new(ErrorCode::Unavailable, detail).with_retry_after(Duration::from_secs(1))
+            }
+            WebhookSecretError::Store(cause) => Self::store(cause),
         }
     }
 }

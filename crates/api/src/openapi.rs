@@ -18,7 +18,7 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use wire::{ErrorCode, Problem, StreamFrame};
+use wire::{ErrorCode, Problem, StreamFrame, WebhookEvent};
 
 use crate::{
     access::{Access, Operation},
@@ -42,12 +42,13 @@ const SCHEME: &str = "apiKey";
     tags(
         (name = "sessions", description = "One workload each, its policy, its life."),
         (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
+        (name = "webhooks", description = "Messages to your own servers when sessions end."),
         (name = "audit", description = "What happened, hash-chained."),
         (name = "backends", description = "What makes sandboxes, and what it enforces."),
         (name = "health", description = "Whether the server lives and takes sessions."),
         (name = "documentation", description = "This document, and a page that renders it."),
     ),
-    components(schemas(Problem, ErrorCode)),
+    components(schemas(Problem, ErrorCode, WebhookEvent)),
 )]
 struct Base;
 

@@ -15,7 +15,7 @@ use crate::{
     front::front,
     gate::{Gate, gate},
     openapi,
-    routes::{backends, bindings, docs, health, openapi as document, readiness, sessions},
+    routes::{backends, bindings, docs, health, openapi as document, readiness, sessions, webhooks},
     settings::Settings,
     state::App,
 };
@@ -42,6 +42,10 @@ fn all() -> Vec<Route> {
         (Operation::UpdateBinding, routes!(bindings::update::update_binding)),
         (Operation::DeleteBinding, routes!(bindings::delete::delete_binding)),
         (Operation::RotateBinding, routes!(bindings::rotate::rotate_binding)),
+        (Operation::ListDeliveries, routes!(webhooks::list::list_deliveries)),
+        (Operation::RetryDelivery, routes!(webhooks::retry::retry_delivery)),
+        (Operation::GetWebhookSecret, routes!(webhooks::secret::get_webhook_secret)),
+        (Operation::RotateWebhookSecret, routes!(webhooks::rotate::rotate_webhook_secret)),
     ]
 }
 

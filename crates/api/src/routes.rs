@@ -7,3 +7,4 @@ pub(crate) mod health;
 pub(crate) mod openapi;
 pub(crate) mod readiness;
 pub(crate) mod sessions;
+pub(crate) mod webhooks;

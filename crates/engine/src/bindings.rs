@@ -20,7 +20,10 @@ use wire::{
     OrgId, Timestamp, UpdateBinding,
 };
 
-use crate::{BindingError, BoundError, Engine, Inner, ListError, ReadError, vault::Place};
+use crate::{
+    BindingError, BoundError, Engine, Inner, ListError, ReadError,
+    vault::{Owner, Place},
+};
 
 /// Notices that a slow reader may be behind; one that is further behind looks at everything again.
 pub(crate) const NOTICES: usize = 256;
@@ -261,7 +264,7 @@ impl Inner {
 }
 
 fn place(binding: &Binding) -> Place {
-    Place { org: binding.org_id, binding: binding.id, version: binding.secret_version }
+    Place { org: binding.org_id, of: Owner::Binding(binding.id), version: binding.secret_version }
 }
 
 /// Names of the fields that differ.

@@ -6,6 +6,7 @@ use model::{
     egress::Deployment,
     gateway::GatewayLimits,
     limits::{CEILING, Limits},
+    webhook::Receivers,
 };
 
 /// Who may call without an identity.
@@ -32,6 +33,8 @@ pub struct Config {
     pub deployment: Deployment,
     /// How much traffic a session may have.
     pub gateway: GatewayLimits,
+    /// Who may be told that a session ended.
+    pub receivers: Receivers,
     /// Bytes of output frames kept for late and returning readers, over all sessions.
     pub replay_bytes: usize,
     /// How long a sandbox that is not ours to know (left by a failed start) may stand before it is removed.
@@ -57,6 +60,7 @@ impl Default for Config {
             maxima: CEILING,
             deployment: Deployment::default(),
             gateway: GatewayLimits::default(),
+            receivers: Receivers::default(),
             replay_bytes: 64 * 1024 * 1024,
             orphan_patience: Duration::from_mins(2),
             reap_interval: Duration::from_secs(5),

@@ -52,6 +52,11 @@ impl Engine {
         if let Some(fault) = self.source_fault(caller, &spec).await? {
             return Err(CreateError::Invalid(vec![fault]));
         }
+        if let Some(url) = &spec.webhook_url
+            && let Err(refused) = inner.config.receivers.literal(url)
+        {
+            return Err(CreateError::Invalid(vec![FieldError::new("webhookUrl", refused.detail)]));
+        }
         let idempotency = asked
             .idempotency
             .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
@@ -66,7 +71,8 @@ impl Engine {
         session.service_bindings = named;
         let created = Draft::platform(now, AuditType::SessionCreated, session.id, created(capabilities.name, &spec))
             .by(caller.subject.to_string());
-        let new = NewSession { session: session.clone(), idempotency, drafts: vec![created] };
+        let webhook_url = spec.webhook_url.as_ref().map(|url| url.as_str().to_owned());
+        let new = NewSession { session: session.clone(), idempotency, drafts: vec![created], webhook_url };
 
         // In a task of its own: a caller that goes away in the middle must not leave a session without its driver.
         let inner = Arc::clone(inner);

@@ -238,6 +238,17 @@ impl From<ReadError> for BindingError {
     }
 }
 
+/// Why the secret of an org's webhook messages was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookSecretError {
+    /// It is being replaced by others all the time.
+    #[error("replaced by others at the same time")]
+    Contended,
+    /// The store failed; nothing was recorded.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
 /// Why a session does not get its bindings.
 #[derive(Debug, thiserror::Error)]
 pub enum BoundError {

@@ -14,6 +14,7 @@ mod bound;
 mod calls;
 mod clock;
 mod config;
+mod courier;
 mod create;
 mod driver;
 mod error;
@@ -25,26 +26,28 @@ mod reaper;
 mod recovery;
 mod vault;
 mod view;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
 use backend::SessionBackend;
 use model::access::Caller;
 use store::Store;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use auth::{IssuedKey, KeySummary, Keys, Pepper};
 pub use bindings::Rotated;
 pub use clock::{Clock, Ids};
 pub use config::{Config, Profile};
+pub use courier::{Answer, Courier, Letter, Undelivered};
 pub use create::CreateRequest;
 pub use error::{
     AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
-    ShutdownError, StartError,
+    ShutdownError, StartError, WebhookSecretError,
 };
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{BindingFilter, SessionFilter, StoreError};
+pub use store::{BindingFilter, DeliveryFilter, SessionFilter, StoreError};
 pub use vault::{UnsealError, Vault};
 
 use crate::{admission::Slots, live::Registry};
@@ -65,6 +68,9 @@ pub(crate) struct Inner {
     vault: Vault,
     /// Tells drivers that a binding of theirs has another secret.
     rotations: broadcast::Sender<Rotated>,
+    courier: Arc<dyn Courier>,
+    /// Rung when there may be a message to deliver.
+    outgoing: Notify,
     dev_org: Option<wire::OrgId>,
     slots: Slots,
     registry: Registry,
@@ -90,8 +96,10 @@ pub struct Parts {
     pub ids: Ids,
     /// The key under which API keys are hashed.
     pub pepper: Pepper,
-    /// The key under which secrets of bindings are sealed.
+    /// The key under which secrets are sealed.
     pub vault: Vault,
+    /// What carries webhook messages out.
+    pub courier: Arc<dyn Courier>,
 }
 
 impl Engine {
@@ -115,6 +123,8 @@ impl Engine {
             ids: parts.ids,
             pepper: parts.pepper,
             vault: parts.vault,
+            courier: parts.courier,
+            outgoing: Notify::new(),
             rotations: broadcast::Sender::new(bindings::NOTICES),
             dev_org,
             drivers: TaskTracker::new(),
@@ -125,6 +135,7 @@ impl Engine {
         inner.look_at_secrets().await?;
         let owed = recovery::recover(&inner).await?;
         tokio::spawn(reaper::run(Arc::clone(&inner), owed));
+        tokio::spawn(webhooks::deliver::run(Arc::clone(&inner)));
         Ok(Self { inner })
     }
 

@@ -16,7 +16,7 @@ use model::{
 use store::{StoreError, Unfinished, Update, UpdateError};
 use wire::{AuditType, FaultCode, Session, SessionResult, Timestamp, Usage};
 
-use crate::{Inner, StartError, output::Tails, reaper, view};
+use crate::{Inner, StartError, output::Tails, reaper, view, webhooks};
 
 /// A session that has ended, and of whose sandbox something still stands.
 pub(crate) struct Owed {
@@ -60,13 +60,13 @@ pub(crate) async fn recover(inner: &Inner) -> Result<Vec<Owed>, StartError> {
     }
     let nameless = nameless(&standing, &unfinished);
     let mut owed = Vec::new();
-    for Unfinished { session, sandbox } in unfinished {
+    for Unfinished { session, sandbox, webhook_url } in unfinished {
         let left = standing.get(session.backend.as_str()).map(|standing| match sandbox {
             Some(name) => Arc::new(name.parse().ok().filter(|id| standing.contains(id)).into_iter().collect()),
             None => nameless.get(session.backend.as_str()).map(Arc::clone).unwrap_or_default(),
         });
         let is_gone = left.as_ref().is_some_and(|left| left.is_empty());
-        let session = end(inner, session, is_gone).await?;
+        let session = end(inner, session, webhook_url.as_deref(), is_gone).await?;
         match left {
             Some(sandboxes) if !is_gone => owed.push(Owed { session, sandboxes }),
             Some(_) => {}
@@ -95,7 +95,7 @@ pub(crate) async fn settle(inner: &Inner, owed: Vec<Owed>, backend: &str, listed
         let mut session = one.session.clone();
         let mut drafts = Vec::new();
         step(view::state_of(&session), &mut session, Event::Reclaimed, inner.clock.now(), &mut drafts);
-        if let Err(error) = write(inner, &session, None, drafts).await {
+        if let Err(error) = write(inner, &session, None, None, drafts).await {
             tracing::warn!(session = %session.id, %error, "torn down, and not recorded yet");
             owed.push(one);
         }
@@ -104,7 +104,12 @@ pub(crate) async fn settle(inner: &Inner, owed: Vec<Owed>, backend: &str, listed
 }
 
 /// Ends a session, if that has not been recorded, and records it as torn down if nothing is left of it.
-async fn end(inner: &Inner, mut session: Session, is_gone: bool) -> Result<Session, StoreError> {
+async fn end(
+    inner: &Inner,
+    mut session: Session,
+    webhook_url: Option<&str>,
+    is_gone: bool,
+) -> Result<Session, StoreError> {
     let now = inner.clock.now();
     let mut state = view::state_of(&session);
     let (mut drafts, mut result) = (Vec::new(), None);
@@ -119,7 +124,7 @@ async fn end(inner: &Inner, mut session: Session, is_gone: bool) -> Result<Sessi
     if is_gone {
         step(state, &mut session, Event::Reclaimed, now, &mut drafts);
     }
-    write(inner, &session, result, drafts).await?;
+    write(inner, &session, webhook_url, result, drafts).await?;
     Ok(session)
 }
 
@@ -134,13 +139,15 @@ fn step(state: State, session: &mut Session, event: Event, now: Timestamp, draft
 async fn write(
     inner: &Inner,
     session: &Session,
+    webhook_url: Option<&str>,
     result: Option<SessionResult>,
     drafts: Vec<Draft>,
 ) -> Result<(), StoreError> {
     if drafts.is_empty() {
         return Ok(());
     }
-    let update = Update { session: session.clone(), sandbox: None, result, drafts, outbox: Vec::new() };
+    let outbox = result.iter().filter_map(|result| webhooks::finished(inner, webhook_url, session, result)).collect();
+    let update = Update { session: session.clone(), sandbox: None, result, drafts, outbox };
     match inner.store.tenant(session.org_id).update_session(update).await {
         Ok(_) | Err(UpdateError::NotLive(_)) => Ok(()),
         Err(UpdateError::Store(error)) => Err(error),

@@ -9,8 +9,8 @@
 //! | 12, 48 | nonce, and the secret's own key under the deployment's key |
 //! | 12, rest | nonce, and the secret under its own key |
 //!
-//! Both are AES-256-GCM, and both are bound to the org, the binding, and the version of the secret: what is put into
-//! another row, or back into its row after a rotation, does not open.
+//! Both are AES-256-GCM, and both are bound to the org, to what the secret is of, and to the version of the secret: what is
+//! put into another row, or back into its row after a rotation, does not open.
 
 use std::{fmt, sync::Arc};
 
@@ -43,8 +43,25 @@ pub struct Vault {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) org: OrgId,
-    pub(crate) binding: BindingId,
+    pub(crate) of: Owner,
     pub(crate) version: u64,
+}
+
+/// What a secret is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Binding(BindingId),
+    /// The org itself: what its webhook messages are signed with.
+    Webhooks,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Binding(id) => id.fmt(f),
+            Self::Webhooks => f.write_str("webhooks"),
+        }
+    }
 }
 
 /// Why a secret cannot be opened. Nothing in it comes from the secret.
@@ -61,7 +78,7 @@ pub enum UnsealError {
     /// It has a form that this version does not know.
     #[error("sealed in a form that this version does not know")]
     Form,
-    /// It was changed, or belongs to another binding or an earlier secret.
+    /// It was changed, or belongs to something else or to an earlier secret.
     #[error("the sealed secret was changed, or stands in another's place")]
     Damaged,
 }
@@ -126,8 +143,8 @@ impl Vault {
 impl Place {
     /// What a ciphertext is bound to.
     fn bound(self, purpose: &str, key_id: [u8; KEY_ID]) -> Vec<u8> {
-        let Self { org, binding, version } = self;
-        format!("enclave-secret/{FORM}\n{purpose}\n{}\n{org}\n{binding}\n{version}", hex::encode(key_id)).into_bytes()
+        let Self { org, of, version } = self;
+        format!("enclave-secret/{FORM}\n{purpose}\n{}\n{org}\n{of}\n{version}", hex::encode(key_id)).into_bytes()
     }
 }
 
@@ -165,7 +182,7 @@ mod tests {
 
     fn place() -> Place {
         let id = Uuid::from_u128(7);
-        Place { org: OrgId::from_uuid(id), binding: BindingId::from_uuid(id), version: 3 }
+        Place { org: OrgId::from_uuid(id), of: Owner::Binding(BindingId::from_uuid(id)), version: 3 }
     }
 
     fn credential() -> Credential {
@@ -204,7 +221,8 @@ mod tests {
         let other = Uuid::from_u128(8);
         for elsewhere in [
             Place { org: OrgId::from_uuid(other), ..place() },
-            Place { binding: BindingId::from_uuid(other), ..place() },
+            Place { of: Owner::Binding(BindingId::from_uuid(other)), ..place() },
+            Place { of: Owner::Webhooks, ..place() },
             Place { version: 2, ..place() },
         ] {
             assert_eq!(vault.open(elsewhere, &sealed), Err(UnsealError::Damaged), "{elsewhere:?}");

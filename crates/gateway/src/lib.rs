@@ -31,5 +31,7 @@ mod session;
 mod socks;
 mod tell;
 mod tunnel;
+mod way;
 
 pub use run::{GatewayError, Options, run, serve};
+pub use way::{Blocked, Way};

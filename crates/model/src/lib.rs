@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod phase;
 pub mod secret;
 pub mod session;
+pub mod webhook;
 
 pub use wire::{
     AuditEvent, AuditSource, AuditType, Enforcement, ExecMode, FaultCode, Isolation, KeyId, KillReason, Language,

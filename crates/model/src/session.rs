@@ -10,7 +10,7 @@ use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, 
 pub use files::InlineFile;
 pub use source::{NotARepoUrl, RepoUrl, Repository, is_git_directory};
 
-use crate::limits::Limits;
+use crate::{limits::Limits, webhook::WebhookUrl};
 
 /// Bytes of `code`. The body limit of the API is larger, so that this fault is told by name.
 pub const MAX_CODE_BYTES: usize = 1024 * 1024;
@@ -55,6 +55,8 @@ pub struct SessionSpec {
     pub backend: Option<String>,
     /// The image asked for.
     pub image: Option<String>,
+    /// Where to tell that it ended. The deployment decides whether that may be reached.
+    pub webhook_url: Option<WebhookUrl>,
 }
 
 /// Why a request is not a session.
@@ -89,6 +91,7 @@ impl SessionSpec {
         check_labels(&request.labels, &mut faults);
         check_egress(&request.egress, &misread, &mut faults);
         check_bindings(&request.service_bindings, &mut faults);
+        let webhook_url = request.webhook_url.as_deref().and_then(|url| WebhookUrl::decide(url, &mut faults));
         check_backend(request.backend.as_deref(), backends, &mut faults);
         // A field that could not be read has one fault, not two.
         shape_faults.extend(faults.into_iter().filter(|fault| !misread.has(&fault.field)));
@@ -112,6 +115,7 @@ impl SessionSpec {
             labels: request.labels,
             backend: request.backend,
             image: request.image,
+            webhook_url,
         })
     }
 }
@@ -154,7 +158,6 @@ fn not_offered(request: &CreateSession) -> Vec<FieldError> {
         ("execMode", request.exec_mode == ExecMode::Interactive),
         ("interactive", request.interactive.is_some()),
         ("artifacts", !request.artifacts.is_empty()),
-        ("webhookUrl", request.webhook_url.is_some()),
     ];
     asked
         .into_iter()
@@ -393,11 +396,11 @@ pub(crate) mod tests {
     #[test]
     fn what_is_not_offered_yet_is_refused_by_name() {
         let refused = decide(&json!({
-            "code": "1", "execMode": "interactive", "artifacts": ["*"], "webhookUrl": "https://example.org"
+            "code": "1", "execMode": "interactive", "artifacts": ["*"]
         }));
         let Err(Refusal::NotSupported(fields)) = refused else { panic!("{refused:?}") };
         let fields: Vec<_> = fields.into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["execMode", "artifacts", "webhookUrl"]);
+        assert_eq!(fields, ["execMode", "artifacts"]);
     }
 
     #[test]

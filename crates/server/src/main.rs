@@ -8,6 +8,7 @@ mod audit;
 mod backends;
 mod binding;
 mod cli;
+mod courier;
 mod data_dir;
 mod demo;
 mod doctor;

@@ -4,11 +4,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
 use engine::{Clock, Config, Engine, Ids, Keys, Parts};
-use model::{egress::Deployment, gateway::GatewayLimits};
+use model::{egress::Deployment, gateway::GatewayLimits, webhook::Receivers};
 use store::{Store, sqlite::Sqlite};
 
 use crate::{
     backends::Chosen,
+    courier::HttpCourier,
     data_dir::{DataDir, make_private},
     secrets,
     settings::{Profile, Settings, State},
@@ -34,6 +35,8 @@ pub(crate) async fn open_keys(state: &State, dir: &DataDir) -> anyhow::Result<(K
 
 /// Starts the engine: whatever an earlier process left is ended and removed before this returns.
 pub(crate) async fn start(settings: &Settings, dir: &DataDir, chosen: &Chosen) -> anyhow::Result<Engine> {
+    let receivers = Receivers::new(settings.webhook_permitted.clone());
+    let courier = HttpCourier::new(settings.egress.resolver, receivers.clone()).context("webhooks cannot be sent")?;
     let parts = Parts {
         store: open_store(&settings.state, dir).await?,
         backends: vec![Arc::clone(&chosen.backend)],
@@ -41,8 +44,9 @@ pub(crate) async fn start(settings: &Settings, dir: &DataDir, chosen: &Chosen) -
         ids: Ids::from_os(),
         pepper: dir.pepper()?,
         vault: secrets::vault(&settings.secrets_key, dir).await?,
+        courier: Arc::new(courier),
     };
-    Engine::start(config(settings), parts).await.context("the engine does not start")
+    Engine::start(Config { receivers, ..config(settings) }, parts).await.context("the engine does not start")
 }
 
 fn config(settings: &Settings) -> Config {

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) secrets_key: SecretsKey,
     pub(crate) sessions: Sessions,
     pub(crate) egress: Egress,
+    /// Addresses that webhooks may be sent to besides public ones.
+    pub(crate) webhook_permitted: Vec<Permit>,
     pub(crate) gvisor: Gvisor,
     pub(crate) log: Log,
     pub(crate) worker_threads: usize,
@@ -254,6 +256,7 @@ impl Reader<'_> {
                 resolver: self.given("egress_resolver", resolver),
                 bytes: self.text("egress_bytes", values::size).unwrap_or(0),
             },
+            webhook_permitted: self.text("webhook_permit", values::permits).unwrap_or_default(),
             gvisor: Gvisor {
                 image_dir: self.image_dir(),
                 runsc: self.given("runsc", path),

@@ -19,6 +19,7 @@ pub mod sessions;
 pub mod support;
 pub mod system;
 pub mod tenancy;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -86,6 +87,15 @@ macro_rules! conformance {
                 a_deleted_binding_is_gone_for_good,
                 bindings_are_listed_by_name_in_pages_without_gaps,
                 a_cursor_of_another_list_of_bindings_is_refused;
+            webhooks:
+                a_message_is_taken_once_until_its_lease_ends,
+                concurrent_takers_share_what_is_due,
+                messages_of_one_session_go_in_their_order_and_hold_up_no_other,
+                a_delivery_shows_what_became_of_it_and_is_tried_again_by_hand,
+                deliveries_are_listed_newest_first_and_filtered,
+                no_org_reaches_anothers_deliveries_or_secret,
+                a_webhook_secret_is_replaced_by_one_version_at_a_time,
+                where_to_tell_of_a_session_is_known_until_its_end;
             tenancy:
                 no_read_reaches_another_orgs_rows,
                 no_write_reaches_another_orgs_rows;

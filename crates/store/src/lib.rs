@@ -17,13 +17,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
-use wire::{AuditEvent, BindingId, BindingPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult};
+use wire::{
+    AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
+    SessionResult, Timestamp, WebhookDelivery,
+};
 
 pub use error::{BindingError, CreateError, OpenError, StoreError, UpdateError};
 pub use record::{
     AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord, NewSession, Org,
     OutboxMessage, SessionFilter, Unfinished, Update,
 };
+pub use record::{Claim, Claimed, DeliveryFilter, Settled, Settlement, WebhookSecretRecord};
 pub use verify::{VerifyError, verify};
 
 /// A database.
@@ -92,6 +96,26 @@ pub trait Tenant: Send + Sync {
 
     /// The binding of that name, if this org has one.
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError>;
+
+    /// Deliveries of messages, newest first.
+    async fn deliveries(&self, filter: DeliveryFilter) -> Result<DeliveryPage, StoreError>;
+
+    /// The delivery of that id, if this org has one.
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<WebhookDelivery>, StoreError>;
+
+    /// Begins another round of a delivery, whatever became of the one before; false when this org has none of that id.
+    async fn retry_delivery(&self, id: DeliveryId, due: Timestamp, until: Timestamp) -> Result<bool, StoreError>;
+
+    /// Records what became of an attempt, with the audit events of it; false when the attempt's lease is not the
+    /// delivery's any more (then nothing is written).
+    async fn settle_delivery(&self, settlement: Settlement) -> Result<bool, StoreError>;
+
+    /// The secret that the org's messages are signed with, once there is one.
+    async fn webhook_secret(&self) -> Result<Option<WebhookSecretRecord>, StoreError>;
+
+    /// Records the next version of that secret, with its audit events; false when another one has this version already
+    /// (then nothing is written).
+    async fn set_webhook_secret(&self, record: WebhookSecretRecord, drafts: Vec<Draft>) -> Result<bool, StoreError>;
 }
 
 /// Across orgs.
@@ -110,10 +134,17 @@ pub trait System: Send + Sync {
     async fn orgs(&self) -> Result<Vec<Org>, StoreError>;
 
     /// Deletes idempotency keys older than the given time; gives how many.
-    async fn forget_idempotency(&self, before: wire::Timestamp) -> Result<u64, StoreError>;
+    async fn forget_idempotency(&self, before: Timestamp) -> Result<u64, StoreError>;
 
     /// Every sealed secret, with its binding: for the look, at the start, at which key they are sealed under.
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError>;
+
+    /// Takes deliveries that are due, each until the given time: nobody else is given them before. The first message of a
+    /// session only, while others of it wait behind.
+    async fn claim_deliveries(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError>;
+
+    /// When the next delivery falls due that is not due yet.
+    async fn next_delivery(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -2,8 +2,13 @@
 
 use model::audit::Draft;
 use wire::{
-    AuditEvent, Binding, BindingId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult, Timestamp,
+    AuditEvent, Binding, BindingId, DeliveryId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult,
+    Timestamp, WebhookEventType,
 };
+
+mod webhooks;
+
+pub use webhooks::{Claim, Claimed, DeliveryFilter, Settled, Settlement, WebhookSecretRecord};
 
 /// A session to record.
 #[derive(Clone, Debug)]
@@ -14,6 +19,8 @@ pub struct NewSession {
     pub idempotency: Option<Idempotency>,
     /// Audit events of the creation.
     pub drafts: Vec<Draft>,
+    /// Where to tell that it ended.
+    pub webhook_url: Option<String>,
 }
 
 /// An idempotency key of an org.
@@ -49,13 +56,23 @@ pub struct Update {
     pub outbox: Vec<OutboxMessage>,
 }
 
-/// Something to be delivered outside of the transaction, at least once.
+/// A message to be delivered outside of the transaction, at least once. Those of one session go in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxMessage {
-    /// Which deliverer takes it.
-    pub topic: String,
+    /// Its delivery's id.
+    pub id: DeliveryId,
+    /// The session that it tells of.
+    pub session: SessionId,
+    /// What it tells of it.
+    pub kind: WebhookEventType,
+    /// Where to.
+    pub url: String,
     /// What to deliver, JSON text.
     pub payload: String,
+    /// When it was made; it is due at once.
+    pub created_at: Timestamp,
+    /// When it is given up.
+    pub until: Timestamp,
 }
 
 /// Which sessions to list.
@@ -167,4 +184,6 @@ pub struct Unfinished {
     pub session: Session,
     /// Its sandbox, if it had one.
     pub sandbox: Option<String>,
+    /// Where to tell that it ended.
+    pub webhook_url: Option<String>,
 }

@@ -23,15 +23,16 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
 };
 use wire::{
-    AuditEvent, BindingId, BindingPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp,
+    AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
+    SessionResult, Timestamp, WebhookDelivery,
 };
 
 use crate::{
-    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, Idempotency,
-    KeyRecord, NewSession, OpenError, Org, SessionFilter, Store, StoreError, System, Tenant, Unfinished, Update,
-    UpdateError,
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Claim, Claimed, CreateError, Created,
+    DeliveryFilter, Idempotency, KeyRecord, NewSession, OpenError, Org, SessionFilter, Settlement, Store, StoreError,
+    System, Tenant, Unfinished, Update, UpdateError, WebhookSecretRecord,
 };
-use write::{Operation, Writer};
+use write::{DeliveryChange, Operation, Writer};
 
 /// How long a connection waits for another process (the CLI, say) that is writing.
 const BUSY: Duration = Duration::from_secs(10);
@@ -40,9 +41,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
+    (6, "webhooks", include_str!("../migrations/sqlite/0006_webhooks.sql")),
 ];
 
 /// A database file.
@@ -233,6 +235,33 @@ impl Tenant for SqliteTenant {
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError> {
         read::bindings::by_name(self.store.readers()?, self.org, name).await
     }
+
+    async fn deliveries(&self, filter: DeliveryFilter) -> Result<DeliveryPage, StoreError> {
+        read::webhooks::page(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<WebhookDelivery>, StoreError> {
+        read::webhooks::by_id(self.store.readers()?, self.org, id).await
+    }
+
+    async fn retry_delivery(&self, id: DeliveryId, due: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+        let (org, change) = (self.org, Box::new(DeliveryChange::Retry { id, due, until }));
+        self.store.write(|reply| Operation::Delivery { org, change, reply }).await?
+    }
+
+    async fn settle_delivery(&self, settlement: Settlement) -> Result<bool, StoreError> {
+        let (org, change) = (self.org, Box::new(DeliveryChange::Settle(settlement)));
+        self.store.write(|reply| Operation::Delivery { org, change, reply }).await?
+    }
+
+    async fn webhook_secret(&self) -> Result<Option<WebhookSecretRecord>, StoreError> {
+        Ok(read::webhooks::secret(self.store.readers()?, self.org).await?)
+    }
+
+    async fn set_webhook_secret(&self, record: WebhookSecretRecord, drafts: Vec<Draft>) -> Result<bool, StoreError> {
+        let (org, record) = (self.org, Box::new(record));
+        self.store.write(|reply| Operation::WebhookSecret { org, record, drafts, reply }).await?
+    }
 }
 
 struct SqliteSystem {
@@ -264,6 +293,14 @@ impl System for SqliteSystem {
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
         read::bindings::sealed(self.store.readers()?).await
+    }
+
+    async fn claim_deliveries(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {
+        self.store.write(|reply| Operation::ClaimDeliveries { claim, reply }).await?
+    }
+
+    async fn next_delivery(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        read::webhooks::next(self.store.readers()?, after).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

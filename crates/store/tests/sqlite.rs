@@ -12,10 +12,13 @@ mod sqlite {
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::{ConnectOptions as _, Row as _, sqlite::SqliteConnectOptions};
+use sqlx::{
+    ConnectOptions as _, Row as _,
+    sqlite::{SqliteConnectOptions, SqliteRow},
+};
 use store::{OutboxMessage, Store, conformance::Subject, sqlite::Sqlite};
 use tempfile::TempDir;
-use wire::OrgId;
+use wire::{OrgId, Timestamp, WebhookEventType};
 
 struct File {
     directory: TempDir,
@@ -41,12 +44,24 @@ impl Subject for File {
     async fn outbox(&self, org: OrgId) -> Vec<OutboxMessage> {
         let options = SqliteConnectOptions::new().filename(self.directory.path().join("enclave.db"));
         let mut connection = options.connect().await.unwrap();
-        let rows = sqlx::query("SELECT topic, payload FROM outbox WHERE org_id = ? ORDER BY id")
-            .bind(org.to_string())
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
-        rows.iter().map(|row| OutboxMessage { topic: row.get(0), payload: row.get(1) }).collect()
+        let rows = sqlx::query(
+            "SELECT id, session_id, url, payload, created_ms, until_ms FROM deliveries WHERE org_id = ? AND event = ? ORDER BY seq",
+        )
+        .bind(org.to_string())
+        .bind(WebhookEventType::SessionFinished.as_str())
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        let message = |row: &SqliteRow| OutboxMessage {
+            id: row.get::<String, _>(0).parse().unwrap(),
+            session: row.get::<String, _>(1).parse().unwrap(),
+            kind: WebhookEventType::SessionFinished,
+            url: row.get(2),
+            payload: row.get(3),
+            created_at: Timestamp::from_millis(row.get(4)),
+            until: Timestamp::from_millis(row.get(5)),
+        };
+        rows.iter().map(message).collect()
     }
 }
 

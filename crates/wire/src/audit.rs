@@ -89,6 +89,8 @@ audit_types! {
     WebhookDelivered = "webhook_delivered",
     /// A webhook could not be delivered.
     WebhookFailed = "webhook_failed",
+    /// The org's webhook messages are signed with another secret.
+    WebhookSecretRotated = "webhook_secret_rotated",
     /// Nothing of the session is left.
     SessionTornDown = "session_torn_down",
     /// Something of the session was left after a try to reclaim it.

@@ -98,6 +98,15 @@ ids! {
     BindingId = "bnd";
     /// An API key (its public part).
     KeyId = "key";
+    /// The delivery of one message to one receiver.
+    DeliveryId = "whd";
+}
+
+impl DeliveryId {
+    /// The id of the message, as its receiver sees it in `webhook-id`: the same at each attempt.
+    pub fn message_id(self) -> String {
+        format!("msg_{}", self.0.as_simple())
+    }
 }
 
 #[cfg(test)]

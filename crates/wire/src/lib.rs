@@ -16,6 +16,7 @@ mod problem;
 mod request;
 mod session;
 mod time;
+mod webhook;
 
 pub use access::{Role, Scope};
 pub use audit::{AuditEvent, AuditPage, AuditSource, AuditType};
@@ -25,7 +26,7 @@ pub use binding::{
     CreateBinding, UpdateBinding,
 };
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
-pub use id::{BindingId, IdError, KeyId, OrgId, SessionId};
+pub use id::{BindingId, DeliveryId, IdError, KeyId, OrgId, SessionId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
 pub use json_text::JsonText;
 pub use problem::{ErrorCode, FieldError, Problem};
@@ -37,3 +38,7 @@ pub use session::{
     SessionFault, SessionPage, SessionResult, Usage,
 };
 pub use time::Timestamp;
+pub use webhook::{
+    DeliveryPage, DeliveryStatus, RotatedWebhookSecret, SessionFinished, WebhookAttempt, WebhookDelivery, WebhookEvent,
+    WebhookEventType, WebhookSecretView,
+};

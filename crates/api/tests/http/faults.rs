@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use backend::simulator::Step;
 use http::Method;
-use store::{Org, Store, StoreError, System, Tenant, Unfinished};
+use store::{Claim, Claimed, Org, Store, StoreError, System, Tenant, Unfinished};
 use wire::{BindingId, KeyId, OrgId, Timestamp};
 
 use crate::harness::{Builder, request};
@@ -55,6 +55,14 @@ impl System for BrokenSystem {
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
         self.0.sealed().await
+    }
+
+    async fn claim_deliveries(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {
+        self.0.claim_deliveries(claim).await
+    }
+
+    async fn next_delivery(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.0.next_delivery(after).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

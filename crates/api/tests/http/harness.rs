@@ -79,6 +79,7 @@ impl Builder {
             ids: Ids::seeded(7),
             pepper: Pepper::new([9; 32]),
             vault: Vault::new([5; 32]),
+            courier: Arc::new(crate::webhooks::Receiver),
         };
         let engine = Engine::start(self.config, parts).await.unwrap();
         let org = engine.ensure_org("one").await.unwrap();

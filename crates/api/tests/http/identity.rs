@@ -19,6 +19,7 @@ use wire::{AuditType, Role, Scope};
 use crate::{
     bindings,
     harness::{Answer, Api, Builder, Key, request},
+    webhooks,
 };
 
 const ABSENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -65,13 +66,21 @@ impl Documented {
             | Operation::GetSessionAudit
             | Operation::ListBindings
             | Operation::GetBinding
-            | Operation::DeleteBinding => Body::empty(),
+            | Operation::DeleteBinding
+            | Operation::ListDeliveries
+            | Operation::RetryDelivery
+            | Operation::GetWebhookSecret
+            | Operation::RotateWebhookSecret => Body::empty(),
         };
         request(self.method.clone(), &self.path.replace("{id}", id), key, body)
     }
 
     fn is_of_bindings(&self) -> bool {
         self.path.starts_with("/v1/bindings")
+    }
+
+    fn is_of_deliveries(&self) -> bool {
+        self.path.starts_with("/v1/webhooks/deliveries")
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -160,10 +169,14 @@ const TABLE: &[&str] = &[
     "getSession: viewer developer admin owner",
     "getSessionAudit: viewer developer admin owner audit-only",
     "getSessionResult: viewer developer admin owner",
+    "getWebhookSecret: admin owner",
     "listBackends: viewer developer admin owner",
     "listBindings: viewer developer admin owner",
+    "listDeliveries: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
+    "retryDelivery: developer admin owner",
     "rotateBinding: admin owner",
+    "rotateWebhookSecret: admin owner",
     "streamSession: viewer developer admin owner",
     "updateBinding: admin owner",
 ];
@@ -173,6 +186,7 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     let api = Api::start().await;
     let owner = api.owner().await;
     let id = api.ended_session(&owner, &["exit 0"]).await;
+    let delivery = webhooks::delivered(&api, &owner).await;
     let mut callers = vec![("nobody".to_owned(), None)];
     for role in Role::ALL {
         callers.push((role.to_string(), Some(api.key(api.org, role, None).await)));
@@ -185,7 +199,7 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
         for (name, key) in &callers {
             // A deletion leaves nothing for the next caller.
             let binding = if operation.is_of_bindings() { Some(bindings::created(&api, &owner).await) } else { None };
-            let id = binding.as_ref().unwrap_or(&id);
+            let id = if operation.is_of_deliveries() { &delivery } else { binding.as_ref().unwrap_or(&id) };
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
@@ -256,12 +270,28 @@ async fn another_orgs_binding_cannot_be_told_from_one_that_does_not_exist() {
     assert_eq!(taken.status, 201, "{taken:?}");
 }
 
+#[tokio::test]
+async fn another_orgs_delivery_cannot_be_told_from_one_that_does_not_exist() {
+    let api = Api::start().await;
+    let (owner, stranger) = (api.owner().await, api.key(api.other, Role::Owner, None).await);
+    let id = webhooks::delivered(&api, &owner).await;
+    let ids = [id.as_str(), "nonsense", "whd_", "%FF", "..%2f", "whd_%00"];
+    assert_eq!(none_can_be_told(&api, &stranger, "whd", &ids).await, 6);
+    assert_eq!(api.get(&stranger, "/v1/webhooks/deliveries").await.json()["items"], serde_json::json!([]));
+    assert_eq!(api.get(&stranger, "/v1/webhooks/secret").await.json()["version"], 0);
+}
+
 /// Tries every operation on each id, and gives how many tries there were.
 async fn none_can_be_told(api: &Api, stranger: &Key, prefix: &str, ids: &[&str]) -> usize {
     let mut tried = 0;
-    let of_bindings = prefix == "bnd";
-    let concerned =
-        |operation: &&Documented| operation.path.contains("{id}") && operation.is_of_bindings() == of_bindings;
+    let concerned = |operation: &&Documented| {
+        let of = match (operation.is_of_bindings(), operation.is_of_deliveries()) {
+            (true, _) => "bnd",
+            (_, true) => "whd",
+            (false, false) => "ses",
+        };
+        operation.path.contains("{id}") && of == prefix
+    };
     for operation in documented().iter().filter(concerned) {
         let absent = format!("{prefix}_{ABSENT}");
         let absent = comparable(api.send(operation.request(Some(stranger), &absent)).await);

@@ -6,6 +6,7 @@ use backend::SandboxId;
 use model::{
     audit::Draft,
     phase::{Event, State},
+    webhook::WebhookUrl,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -16,7 +17,7 @@ use wire::{AuditEvent, AuditType, End, PhaseChange, SessionResult, StreamFrame};
 use crate::{
     driver::{Driver, supervise::Run},
     live::Progress,
-    view,
+    view, webhooks,
 };
 
 /// First and longest pause between tries to write to a store that does not answer.
@@ -130,14 +131,21 @@ impl Driver {
         let mut session = self.session.clone();
         view::show(state, &mut session);
         session.usage = result.as_ref().map(|result| result.usage).or(session.usage);
+        let url = self.spec.webhook_url.as_ref().map(WebhookUrl::as_str);
+        let outbox: Vec<_> =
+            result.iter().filter_map(|result| webhooks::finished(&self.inner, url, &session, result)).collect();
+        let told = !outbox.is_empty();
         let update = Update {
             session: session.clone(),
             sandbox: sandbox.as_ref().map(ToString::to_string),
             result: result.clone(),
             drafts: drafts.clone(),
-            outbox: Vec::new(),
+            outbox,
         };
         let events = self.inner.store.tenant(session.org_id).update_session(update).await?;
+        if told {
+            self.inner.outgoing.notify_one();
+        }
         self.state = state.clone();
         self.session = session;
         self.live.progress.send_modify(|progress| {

@@ -11,12 +11,14 @@ use std::{
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
-    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, Idempotency,
-    KeyRecord, NewSession, SessionFilter, Store, StoreError, System, Tenant, Update, UpdateError,
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, DeliveryFilter,
+    Idempotency, KeyRecord, NewSession, SessionFilter, Settlement, Store, StoreError, System, Tenant, Update,
+    UpdateError, WebhookSecretRecord,
 };
 use tokio::sync::Notify;
 use wire::{
-    AuditEvent, AuditType, BindingId, BindingPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult,
+    AuditEvent, AuditType, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId,
+    SessionPage, SessionResult, Timestamp, WebhookDelivery,
 };
 
 /// What becomes of a write.
@@ -190,5 +192,29 @@ impl Tenant for FaultyTenant {
 
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError> {
         self.tenant.binding_named(name).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryFilter) -> Result<DeliveryPage, StoreError> {
+        self.tenant.deliveries(filter).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<WebhookDelivery>, StoreError> {
+        self.tenant.delivery(id).await
+    }
+
+    async fn retry_delivery(&self, id: DeliveryId, due: Timestamp, until: Timestamp) -> Result<bool, StoreError> {
+        self.tenant.retry_delivery(id, due, until).await
+    }
+
+    async fn settle_delivery(&self, settlement: Settlement) -> Result<bool, StoreError> {
+        self.tenant.settle_delivery(settlement).await
+    }
+
+    async fn webhook_secret(&self) -> Result<Option<WebhookSecretRecord>, StoreError> {
+        self.tenant.webhook_secret().await
+    }
+
+    async fn set_webhook_secret(&self, record: WebhookSecretRecord, drafts: Vec<Draft>) -> Result<bool, StoreError> {
+        self.tenant.set_webhook_secret(record, drafts).await
     }
 }

@@ -9,7 +9,9 @@ use backend::{
     SandboxId, SessionBackend,
     simulator::{Simulator, SimulatorConfig},
 };
-use engine::{Clock, Config, CreateRequest, Engine, Ids, Parts, Pepper, Profile, Vault};
+use engine::{
+    Answer, Clock, Config, Courier, CreateRequest, Engine, Ids, Letter, Parts, Pepper, Profile, Undelivered, Vault,
+};
 use futures::StreamExt;
 use model::access::Caller;
 use store::{Store, sqlite::Sqlite};
@@ -73,8 +75,19 @@ async fn start_with(config: Config, store: Arc<dyn Store>, backend: Arc<dyn Sess
         ids: Ids::from_os(),
         pepper: Pepper::new([7; 32]),
         vault,
+        courier: Arc::new(Absent),
     };
     Engine::start(Config { profile: Profile::Dev, ..config }, parts).await.unwrap()
+}
+
+/// A courier that finds nobody.
+pub(crate) struct Absent;
+
+#[async_trait::async_trait]
+impl Courier for Absent {
+    async fn carry(&self, _letter: &Letter) -> Result<Answer, Undelivered> {
+        Err(Undelivered::Unresolved("there is nobody".to_owned()))
+    }
 }
 
 pub(crate) fn request(script: &str) -> CreateRequest {

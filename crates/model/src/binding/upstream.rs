@@ -36,6 +36,24 @@ impl FromStr for Upstream {
     type Err = NotAnUpstream;
 
     fn from_str(text: &str) -> Result<Self, NotAnUpstream> {
+        let upstream = Self::read(text)?;
+        match &upstream.host {
+            Host::Name(name)
+                if name.strip_suffix(INTERNAL_DOMAIN).is_some_and(|r| r.is_empty() || r.ends_with('.')) =>
+            {
+                // Below it sessions find their bindings: no service has such a name.
+                return Err(NotAnUpstream("is a name of the platform's own"));
+            }
+            Host::Address(address) => refuse_special(Special::of(*address))?,
+            Host::Name(_) => {}
+        }
+        Ok(upstream)
+    }
+}
+
+impl Upstream {
+    /// Reads the form, and does not judge where it leads.
+    pub(crate) fn read(text: &str) -> Result<Self, NotAnUpstream> {
         let (tls, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (None, Some(rest)) => (false, rest),
@@ -56,16 +74,6 @@ impl FromStr for Upstream {
         }
         let (host, port) = split_port(authority)?;
         let host: Host = host.parse().map_err(|_| NotAnUpstream("must have a host name or an address"))?;
-        match &host {
-            Host::Name(name)
-                if name.strip_suffix(INTERNAL_DOMAIN).is_some_and(|r| r.is_empty() || r.ends_with('.')) =>
-            {
-                // Below it sessions find their bindings: no service has such a name.
-                return Err(NotAnUpstream("is a name of the platform's own"));
-            }
-            Host::Address(address) => refuse_special(Special::of(*address))?,
-            Host::Name(_) => {}
-        }
         if has_dots(path) {
             return Err(NotAnUpstream("must have no . and .. segments in its path"));
         }

@@ -55,6 +55,7 @@ const STATE: &str = "State";
 const SESSIONS: &str = "Sessions";
 const MAXIMA: &str = "Maxima: the most that a session may ask for";
 const EGRESS: &str = "Egress: what the deployment says for all sessions";
+const WEBHOOKS: &str = "Webhooks";
 const GVISOR: &str = "gVisor";
 const PROCESS: &str = "Process";
 
@@ -235,7 +236,7 @@ pub(crate) const KEYS: &[Key] = &[
         section: EGRESS,
         value: "IP:PORT",
         default: Described("the resolvers of the host, in /etc/resolv.conf"),
-        help: "The DNS server that gateways ask.",
+        help: "The DNS server that gateways ask, and the server for its webhooks.",
     },
     Key {
         name: "egress_bytes",
@@ -243,6 +244,14 @@ pub(crate) const KEYS: &[Key] = &[
         value: "SIZE",
         default: Text("64GiB"),
         help: "Bytes that one session may move through its gateway, both ways together.",
+    },
+    Key {
+        name: "webhook_permit",
+        section: WEBHOOKS,
+        value: "CIDR[:PORT],…|none",
+        default: Text("none"),
+        help: "Addresses that webhooks may be sent to although they are private, loopback, link-local or the host's own: \
+               10.1.0.0/16, or 127.0.0.1/32:9000 for one port. Public addresses need no entry.",
     },
     Key {
         name: "image_dir",

@@ -9,6 +9,7 @@ mod hostile;
 mod network;
 mod server;
 mod warm;
+mod webhooks;
 mod world;
 
 #[path = "../../src/demo/residue.rs"]

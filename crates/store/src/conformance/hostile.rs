@@ -47,13 +47,14 @@ pub async fn text_from_strangers_comes_back_as_it_went_in(subject: &dyn Subject)
         let mut end = update(&session, Phase::Running);
         let mut given = result(session.id, Some(json!({ (text.clone()): text })));
         given.stdout_tail.clone_from(&text);
-        (end.result, end.sandbox, end.outbox) = (Some(given.clone()), Some(text.clone()), vec![message(&text)]);
+        let told = message(&text);
+        (end.result, end.sandbox, end.outbox) = (Some(given.clone()), Some(text.clone()), vec![told.clone()]);
         world.tenant.update_session(end).await.expect("a live session is updated");
         assert_eq!(world.tenant.result(session.id).await.expect("a read"), Some(given));
         let unfinished = world.system.unfinished().await.expect("a read");
         let found = unfinished.into_iter().find(|unfinished| unfinished.session.id == session.id);
         assert_eq!(found.expect("it is not torn down").sandbox, Some(text.clone()));
-        sent.push(message(&text));
+        sent.push(told);
 
         let (mut key, created) = key(world.org, &text);
         key.secret_hash.clone_from(&text);

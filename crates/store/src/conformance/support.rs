@@ -12,9 +12,9 @@ use model::audit::Draft;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditType, Binding, BindingId, BindingKind, BindingSpec, BindingUpstream, Egress, Enforcement,
-    ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId, Outcome, Phase, Role, Session, SessionId,
-    SessionResult, Timestamp, Usage,
+    AuditEvent, AuditType, Binding, BindingId, BindingKind, BindingSpec, BindingUpstream, DeliveryId, Egress,
+    Enforcement, ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId, Outcome, Phase, Role, Session,
+    SessionId, SessionResult, Timestamp, Usage, WebhookEventType,
 };
 
 use crate::{
@@ -172,7 +172,7 @@ pub fn session(org: OrgId) -> Session {
 /// The creation of a session, with one audit event.
 pub fn new(session: &Session) -> NewSession {
     let drafts = vec![draft(AuditType::SessionCreated, session.id)];
-    NewSession { session: session.clone(), idempotency: None, drafts }
+    NewSession { session: session.clone(), idempotency: None, drafts, webhook_url: None }
 }
 
 /// The session in another phase, with the audit event that goes with it.
@@ -223,7 +223,15 @@ pub fn result(session: SessionId, value: Option<Value>) -> SessionResult {
 
 /// A message for the outbox.
 pub fn message(payload: &str) -> OutboxMessage {
-    OutboxMessage { topic: "webhook".to_owned(), payload: payload.to_owned() }
+    OutboxMessage {
+        id: DeliveryId::from_uuid(uuid()),
+        session: session_id(),
+        kind: WebhookEventType::SessionFinished,
+        url: "https://receiver.example.com/hook".to_owned(),
+        payload: payload.to_owned(),
+        created_at: now(),
+        until: Timestamp::from_millis(now().as_millis() + 86_400_000),
+    }
 }
 
 /// A key of the org, with the audit event of its creation.

@@ -2,6 +2,7 @@
 
 pub(super) mod bindings;
 mod cursor;
+pub(super) mod webhooks;
 
 use model::audit::Head;
 use sqlx::{Row, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
@@ -139,9 +140,17 @@ pub(super) async fn key(pool: &SqlitePool, id: KeyId) -> Result<Option<KeyRecord
 }
 
 pub(super) async fn unfinished(pool: &SqlitePool) -> Result<Vec<Unfinished>, StoreError> {
-    let rows = sqlx::query("SELECT body, sandbox FROM sessions WHERE phase <> 'torn_down'").fetch_all(pool).await?;
+    let rows = sqlx::query("SELECT body, sandbox, webhook_url FROM sessions WHERE phase <> 'torn_down'")
+        .fetch_all(pool)
+        .await?;
     rows.iter()
-        .map(|found| Ok(Unfinished { session: row::json(found, 0, "sessions")?, sandbox: found.try_get(1)? }))
+        .map(|found| {
+            Ok(Unfinished {
+                session: row::json(found, 0, "sessions")?,
+                sandbox: found.try_get(1)?,
+                webhook_url: found.try_get(2)?,
+            })
+        })
         .collect()
 }
 

@@ -19,11 +19,12 @@ use tokio::{
 };
 use wire::{AuditEvent, KeyId, OrgId, Timestamp};
 
+pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
-    BindingChange, BindingError, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError,
-    error::is_busy,
+    BindingChange, BindingError, Claim, Claimed, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update,
+    UpdateError, WebhookSecretRecord, error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.
@@ -41,14 +42,61 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 
 /// Something to write.
 pub(super) enum Operation {
-    Create { org: OrgId, new: Box<NewSession>, reply: Reply<Result<Created, CreateError>> },
-    Update { org: OrgId, update: Box<Update>, reply: Reply<Result<Vec<AuditEvent>, UpdateError>> },
-    Append { org: OrgId, drafts: Vec<Draft>, reply: Reply<Result<Vec<AuditEvent>, StoreError>> },
-    CreateKey { org: OrgId, key: Box<KeyRecord>, draft: Box<Draft>, reply: Reply<Result<(), StoreError>> },
-    RevokeKey { org: OrgId, id: KeyId, draft: Box<Draft>, reply: Reply<Result<bool, StoreError>> },
-    Binding { org: OrgId, change: Box<BindingChange>, reply: Reply<Result<(), BindingError>> },
-    EnsureOrg { org: Org, reply: Reply<Result<Org, StoreError>> },
-    ForgetIdempotency { before: Timestamp, reply: Reply<Result<u64, StoreError>> },
+    Create {
+        org: OrgId,
+        new: Box<NewSession>,
+        reply: Reply<Result<Created, CreateError>>,
+    },
+    Update {
+        org: OrgId,
+        update: Box<Update>,
+        reply: Reply<Result<Vec<AuditEvent>, UpdateError>>,
+    },
+    Append {
+        org: OrgId,
+        drafts: Vec<Draft>,
+        reply: Reply<Result<Vec<AuditEvent>, StoreError>>,
+    },
+    CreateKey {
+        org: OrgId,
+        key: Box<KeyRecord>,
+        draft: Box<Draft>,
+        reply: Reply<Result<(), StoreError>>,
+    },
+    RevokeKey {
+        org: OrgId,
+        id: KeyId,
+        draft: Box<Draft>,
+        reply: Reply<Result<bool, StoreError>>,
+    },
+    Binding {
+        org: OrgId,
+        change: Box<BindingChange>,
+        reply: Reply<Result<(), BindingError>>,
+    },
+    EnsureOrg {
+        org: Org,
+        reply: Reply<Result<Org, StoreError>>,
+    },
+    ForgetIdempotency {
+        before: Timestamp,
+        reply: Reply<Result<u64, StoreError>>,
+    },
+    ClaimDeliveries {
+        claim: Claim,
+        reply: Reply<Result<Vec<Claimed>, StoreError>>,
+    },
+    Delivery {
+        org: OrgId,
+        change: Box<DeliveryChange>,
+        reply: Reply<Result<bool, StoreError>>,
+    },
+    WebhookSecret {
+        org: OrgId,
+        record: Box<WebhookSecretRecord>,
+        drafts: Vec<Draft>,
+        reply: Reply<Result<bool, StoreError>>,
+    },
 }
 
 /// The way to the writer task.
@@ -214,6 +262,14 @@ impl Operation {
             (Self::ForgetIdempotency { reply, .. }, Outcome::Count(count)) => Box::new(move || {
                 let _ = reply.send(Ok(count));
             }),
+            (Self::ClaimDeliveries { reply, .. }, Outcome::Claimed(claimed)) => Box::new(move || {
+                let _ = reply.send(Ok(claimed));
+            }),
+            (Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. }, Outcome::Changed(changed)) => {
+                Box::new(move || {
+                    let _ = reply.send(changed.map_err(Refused::store));
+                })
+            }
             (
                 Self::Create { .. }
                 | Self::Update { .. }
@@ -222,14 +278,19 @@ impl Operation {
                 | Self::RevokeKey { .. }
                 | Self::Binding { .. }
                 | Self::EnsureOrg { .. }
-                | Self::ForgetIdempotency { .. },
+                | Self::ForgetIdempotency { .. }
+                | Self::ClaimDeliveries { .. }
+                | Self::Delivery { .. }
+                | Self::WebhookSecret { .. },
                 Outcome::Created(_)
                 | Outcome::Events(_)
                 | Outcome::Done(_)
                 | Outcome::Revoked(_)
                 | Outcome::Binding(_)
                 | Outcome::Org(_)
-                | Outcome::Count(_),
+                | Outcome::Count(_)
+                | Outcome::Claimed(_)
+                | Outcome::Changed(_),
             ) => unreachable!("`carry_out` gives each operation its own kind of outcome"),
         }
     }
@@ -245,6 +306,8 @@ impl Operation {
             Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
+            Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),
+            Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }

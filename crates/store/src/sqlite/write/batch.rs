@@ -1,6 +1,7 @@
 //! One transaction: each operation checks first and writes after, so that one that is refused leaves nothing behind.
 
 mod bindings;
+mod webhooks;
 
 use std::collections::HashMap;
 
@@ -8,9 +9,10 @@ use model::audit::{Draft, Head, Unsealable, canonical_event};
 use sqlx::{Row as _, SqliteConnection};
 use wire::{AuditEvent, KeyId, OrgId, Phase, Timestamp};
 
+pub(crate) use self::webhooks::DeliveryChange;
 use super::Operation;
 use crate::{
-    BindingError, Created, KeyRecord, NewSession, Org, StoreError, Update,
+    BindingError, Claimed, Created, KeyRecord, NewSession, Org, StoreError, Update,
     sqlite::{read, row},
 };
 
@@ -23,6 +25,8 @@ pub(super) enum Outcome {
     Binding(Result<(), BindingError>),
     Org(Result<Org, Refused>),
     Count(u64),
+    Claimed(Vec<Claimed>),
+    Changed(Result<bool, Refused>),
 }
 
 /// Why an operation was not carried out, though the database is well.
@@ -66,6 +70,11 @@ impl<'c> Batch<'c> {
                     .await?;
                 Outcome::Count(forgotten.rows_affected())
             }
+            Operation::ClaimDeliveries { claim, .. } => Outcome::Claimed(self.claim(claim).await?),
+            Operation::Delivery { org, change, .. } => Outcome::Changed(self.delivery(*org, change).await?),
+            Operation::WebhookSecret { org, record, drafts, .. } => {
+                Outcome::Changed(self.webhook_secret(*org, record, drafts).await?)
+            }
         })
     }
 
@@ -97,12 +106,14 @@ impl<'c> Batch<'c> {
             return Ok(session.map(|session| Created::Existing(Box::new(session))).map_err(Refused::Corrupt));
         }
         let inserted = sqlx::query(
-            "INSERT INTO sessions (org_id, id, phase, body) VALUES (?, ?, ?, ?) ON CONFLICT (org_id, id) DO NOTHING",
+            "INSERT INTO sessions (org_id, id, phase, body, webhook_url) VALUES (?, ?, ?, ?, ?) \
+             ON CONFLICT (org_id, id) DO NOTHING",
         )
         .bind(&org_id)
         .bind(&id)
         .bind(new.session.phase.as_str())
         .bind(row::text(&new.session))
+        .bind(new.webhook_url.as_deref())
         .execute(&mut *self.connection)
         .await?;
         if inserted.rows_affected() == 0 {
@@ -149,12 +160,7 @@ impl<'c> Batch<'c> {
             return Ok(Err(Refused::NotLive));
         }
         for message in &update.outbox {
-            sqlx::query("INSERT INTO outbox (org_id, topic, payload) VALUES (?, ?, ?)")
-                .bind(&org_id)
-                .bind(&message.topic)
-                .bind(&message.payload)
-                .execute(&mut *self.connection)
-                .await?;
+            self.post(org, message).await?;
         }
         Ok(Ok(self.seal(org, &update.drafts)))
     }
