@@ -19,6 +19,7 @@ pub mod sessions;
 pub mod support;
 pub mod system;
 pub mod tenancy;
+pub mod turns;
 
 use std::sync::Arc;
 
@@ -86,6 +87,12 @@ macro_rules! conformance {
                 a_deleted_binding_is_gone_for_good,
                 bindings_are_listed_by_name_in_pages_without_gaps,
                 a_cursor_of_another_list_of_bindings_is_refused;
+            turns:
+                a_turn_is_read_back_as_it_was_given_with_its_audit_events,
+                a_turn_that_has_ended_is_never_changed_again,
+                only_a_session_that_is_not_torn_down_gets_turns,
+                turns_are_listed_in_order_in_pages_without_gaps,
+                a_page_of_large_turns_ends_early;
             tenancy:
                 no_read_reaches_another_orgs_rows,
                 no_write_reaches_another_orgs_rows;

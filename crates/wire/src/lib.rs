@@ -16,6 +16,7 @@ mod problem;
 mod request;
 mod session;
 mod time;
+mod turn;
 
 pub use access::{Role, Scope};
 pub use audit::{AuditEvent, AuditPage, AuditSource, AuditType};
@@ -33,7 +34,10 @@ pub use request::{
     CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,
 };
 pub use session::{
-    Artifact, Denial, Enforcement, ExecMode, FaultCode, KillReason, Language, LimitsView, Outcome, Phase, Session,
+    Artifact, Denial, Enforcement, ExecMode, FaultCode, InteractiveView, KillReason, Language, LimitsView, Outcome, Phase, Session,
     SessionFault, SessionPage, SessionResult, Usage,
 };
 pub use time::Timestamp;
+pub use turn::{
+    CreateTurn, InterruptedBy, Turn, TurnChange, TurnError, TurnFrame, TurnPage, TurnStatus, TurnValue,
+};

@@ -22,7 +22,8 @@ use wire::{AuditEvent, KeyId, OrgId, Timestamp};
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
-    BindingChange, BindingError, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError,
+    BindingChange, BindingError, CreateError, Created, KeyRecord, NewSession, Org, StoreError, TurnRecord, Update,
+    UpdateError,
     error::is_busy,
 };
 
@@ -43,6 +44,7 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Operation {
     Create { org: OrgId, new: Box<NewSession>, reply: Reply<Result<Created, CreateError>> },
     Update { org: OrgId, update: Box<Update>, reply: Reply<Result<Vec<AuditEvent>, UpdateError>> },
+    Turn { org: OrgId, record: Box<TurnRecord>, reply: Reply<Result<Vec<AuditEvent>, UpdateError>> },
     Append { org: OrgId, drafts: Vec<Draft>, reply: Reply<Result<Vec<AuditEvent>, StoreError>> },
     CreateKey { org: OrgId, key: Box<KeyRecord>, draft: Box<Draft>, reply: Reply<Result<(), StoreError>> },
     RevokeKey { org: OrgId, id: KeyId, draft: Box<Draft>, reply: Reply<Result<bool, StoreError>> },
@@ -186,15 +188,10 @@ impl Operation {
                 }));
             }),
             (Self::Update { update, reply, .. }, Outcome::Events(events)) => Box::new(move || {
-                let _ = reply.send(events.map_err(|refused| match refused {
-                    Refused::NotLive => UpdateError::NotLive(update.session.id),
-                    other @ (Refused::UnknownOrg
-                    | Refused::IdempotencyConflict
-                    | Refused::Foreign
-                    | Refused::Taken(_)
-                    | Refused::Unsealable(_)
-                    | Refused::Corrupt(_)) => other.store().into(),
-                }));
+                let _ = reply.send(events.map_err(|refused| refused.update(update.session.id)));
+            }),
+            (Self::Turn { record, reply, .. }, Outcome::Events(events)) => Box::new(move || {
+                let _ = reply.send(events.map_err(|refused| refused.update(record.turn.session_id)));
             }),
             (Self::Append { reply, .. }, Outcome::Events(events)) => Box::new(move || {
                 let _ = reply.send(events.map_err(Refused::store));
@@ -217,6 +214,7 @@ impl Operation {
             (
                 Self::Create { .. }
                 | Self::Update { .. }
+                | Self::Turn { .. }
                 | Self::Append { .. }
                 | Self::CreateKey { .. }
                 | Self::RevokeKey { .. }
@@ -239,6 +237,7 @@ impl Operation {
         match self {
             Self::Create { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Update { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Turn { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
             Self::CreateKey { reply, .. } => drop(reply.send(Err(error))),
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),
