@@ -23,6 +23,7 @@ mod output;
 mod query;
 mod reaper;
 mod recovery;
+mod turns;
 mod vault;
 mod view;
 
@@ -41,10 +42,11 @@ pub use config::{Config, Profile};
 pub use create::CreateRequest;
 pub use error::{
     AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
-    ShutdownError, StartError,
+    ShutdownError, StartError, TurnError,
 };
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{BindingFilter, SessionFilter, StoreError};
+pub use store::{BindingFilter, SessionFilter, StoreError, TurnFilter};
+pub use turns::{TurnListError, TurnWaiter};
 pub use vault::{UnsealError, Vault};
 
 use crate::{admission::Slots, live::Registry};
