@@ -2,11 +2,13 @@
 //!
 //! - gVisor: a session over HTTP, cold, against a bare `runsc run` of the same program on the same image, taken in turns;
 //! - the same sessions with sandboxes that were booted ahead;
+//! - gVisor: turns of a warm session over HTTP, next to `runsc exec`;
 //! - simulator: sessions a second through the whole platform, audit on;
 //! - egress: calls and a download through the gateway, against the same on the host;
 //! - the memory of an idle server.
 
 mod egress;
+mod turns;
 
 use std::{
     fs,
@@ -53,6 +55,7 @@ struct Figures {
     machine: Machine,
     gvisor: Option<Cold>,
     warm: Option<Warm>,
+    turns: Option<turns::Turns>,
     egress: Option<egress::Egress>,
     simulator: Throughput,
     idle_server_bytes: u64,
@@ -119,7 +122,10 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Figures> {
     let idle_server_bytes = simulator.resident()?;
     let simulator = throughput(&simulator.client()?, args).await?;
     let gvisor = match Server::start("gvisor", &["--warm", "0"]).await {
-        Ok(server) => Some(cold(&server.client()?, args.runs).await?),
+        Ok(server) => {
+            let client = server.client()?;
+            Some((cold(&client, args.runs).await?, turns::measure(&client, args.runs).await?))
+        }
         Err(error) => {
             eprintln!("SKIP bench of gvisor: {error:#}");
             None
@@ -127,7 +133,8 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Figures> {
     };
     let warm = if gvisor.is_some() { Some(warm(args.runs).await?) } else { None };
     let egress = if gvisor.is_some() { Some(egress::measure().await?) } else { None };
-    Ok(Figures { machine: machine(), gvisor, warm, egress, simulator, idle_server_bytes })
+    let (gvisor, turns) = gvisor.unzip();
+    Ok(Figures { machine: machine(), gvisor, warm, turns, egress, simulator, idle_server_bytes })
 }
 
 /// Sessions and bare runs in turns, so that both see the same machine.
@@ -187,6 +194,7 @@ async fn session(client: &Client) -> anyhow::Result<(Duration, Duration)> {
             StreamFrame::Stderr(_)
             | StreamFrame::Audit(_)
             | StreamFrame::Phase(_)
+            | StreamFrame::Turn(_)
             | StreamFrame::Gap(_)
             | StreamFrame::End(_) => {}
         }
@@ -225,13 +233,17 @@ struct Bare {
 
 impl Bare {
     fn new() -> anyhow::Result<Self> {
+        Self::of(&["python3", "-c", PROGRAM])
+    }
+
+    fn of(args: &[&str]) -> anyhow::Result<Self> {
         let runsc = std::env::var_os("ENCLAVE_RUNSC").map_or_else(|| PathBuf::from("runsc"), PathBuf::from);
         let folder = tempfile::tempdir()?;
         let image = image()?;
         let config = json!({
             "ociVersion": "1.0.2",
             "process": {
-                "user": { "uid": 65534, "gid": 65534 }, "args": ["python3", "-c", PROGRAM], "cwd": "/workspace",
+                "user": { "uid": 65534, "gid": 65534 }, "args": args, "cwd": "/workspace",
                 "env": ["PATH=/usr/bin:/bin", "HOME=/workspace", "LANG=C.UTF-8"], "noNewPrivileges": true
             },
             "root": { "path": folder.path().join("root"), "readonly": true },
@@ -254,9 +266,9 @@ impl Bare {
     fn run(&self) -> anyhow::Result<Duration> {
         let name = format!("bench-{}", std::process::id());
         let began = Instant::now();
-        let output = Command::new(&self.runsc)
-            .arg(format!("--root={}", self.folder.path().join("state").display()))
-            .args(["--network=none", "--ignore-cgroups", "--platform=systrap", "--overlay2=none", "run", "--bundle"])
+        let output = self
+            .command("run")
+            .arg("--bundle")
             .arg(self.folder.path())
             .arg(&name)
             .stdin(Stdio::null())
@@ -265,6 +277,14 @@ impl Bare {
         let took = began.elapsed();
         ensure!(output.stdout == b"hello\n", "bare runsc: {}", String::from_utf8_lossy(&output.stderr));
         Ok(took)
+    }
+
+    /// A command of runsc, under a root of its own.
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.runsc);
+        command.arg(format!("--root={}", self.folder.path().join("state").display()));
+        command.args(["--network=none", "--ignore-cgroups", "--platform=systrap", "--overlay2=none", name]);
+        command
     }
 }
 
@@ -347,7 +367,7 @@ fn machine() -> Machine {
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn print(figures: &Figures) {
-    let Figures { machine, gvisor, warm, egress, simulator, idle_server_bytes } = figures;
+    let Figures { machine, gvisor, warm, turns, egress, simulator, idle_server_bytes } = figures;
     println!("machine: {} x {}, kernel {}", machine.cpus, machine.cpu_model, machine.kernel);
     let line =
         |name: &str, spread: Spread| println!("  {name:28} p50 {:7.1} ms   p90 {:7.1} ms", spread.p50, spread.p90);
@@ -362,6 +382,9 @@ fn print(figures: &Figures) {
         println!("gvisor, with a sandbox booted ahead:");
         line("create to first output", warm.create_to_first_output_ms);
         line("create to result", warm.create_to_result_ms);
+    }
+    if let Some(figures) = turns {
+        turns::print(figures);
     }
     if let Some(figures) = egress {
         egress::print(figures);

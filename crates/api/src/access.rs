@@ -21,6 +21,8 @@ pub(crate) enum Patience {
     Ordinary,
     /// The deployment's limit on top of the longest wait that a caller may ask for.
     LongPoll,
+    /// As long as what it runs, which has limits of its own.
+    Turn,
 }
 
 macro_rules! operations {
@@ -91,6 +93,15 @@ operations! {
     StreamSession = "streamSession", READ, Ordinary, [NotFound];
     /// `GET /v1/sessions/{id}/audit`
     GetSessionAudit = "getSessionAudit", AUDIT, Ordinary, [NotFound];
+    /// `POST /v1/sessions/{id}/turns`
+    CreateTurn = "createTurn", WRITE, Turn,
+        [MalformedJson, NotFound, WrongState, TurnQueueFull, BodyTooLarge, UnsupportedMediaType];
+    /// `GET /v1/sessions/{id}/turns`
+    ListTurns = "listTurns", READ, Ordinary, [NotFound];
+    /// `GET /v1/sessions/{id}/turns/{number}`
+    GetTurn = "getTurn", READ, LongPoll, [NotFound];
+    /// `POST /v1/sessions/{id}/turns/{number}/interrupt`
+    InterruptTurn = "interruptTurn", WRITE, Ordinary, [NotFound];
     /// `POST /v1/bindings`
     CreateBinding = "createBinding", BINDINGS_WRITE, Ordinary,
         [MalformedJson, Conflict, BodyTooLarge, UnsupportedMediaType];

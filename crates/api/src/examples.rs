@@ -1,6 +1,7 @@
 //! Examples in the document, made of the contract's own types so that they cannot fall behind it.
 
 mod bindings;
+mod turns;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ const ACCEPTED_MS: i64 = 1_769_850_300_000;
 pub(crate) fn request(operation: Operation) -> Option<Value> {
     match operation {
         Operation::CreateSession => Some(create_session()),
+        Operation::CreateTurn => Some(value(&turns::create())),
         Operation::CreateBinding => Some(value(&bindings::create())),
         Operation::UpdateBinding => Some(value(&bindings::update())),
         Operation::RotateBinding => Some(value(&bindings::secret())),
@@ -38,6 +40,9 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::GetSessionResult
         | Operation::StreamSession
         | Operation::GetSessionAudit
+        | Operation::ListTurns
+        | Operation::GetTurn
+        | Operation::InterruptTurn
         | Operation::ListBindings
         | Operation::GetBinding
         | Operation::DeleteBinding
@@ -78,7 +83,7 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
                 executes: true,
                 default: true,
                 languages: vec![Language::Python, Language::Node],
-                exec_modes: vec![ExecMode::Oneshot],
+                exec_modes: vec![ExecMode::Oneshot, ExecMode::Interactive],
                 enforcement: enforcement(),
                 images: vec!["default".into()],
             }],
@@ -88,6 +93,8 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         Operation::GetSession | Operation::DeleteSession => value(&ended()),
         Operation::GetSessionResult => value(&result()),
         Operation::StreamSession => json!({ "text": "hello\n", "offset": 0 }),
+        Operation::CreateTurn | Operation::GetTurn | Operation::InterruptTurn => value(&turns::turn()),
+        Operation::ListTurns => value(&turns::page()),
         Operation::CreateBinding
         | Operation::GetBinding
         | Operation::UpdateBinding
@@ -151,6 +158,7 @@ fn pending() -> Session {
         fault: None,
         language: Language::Python,
         exec_mode: ExecMode::Oneshot,
+        interactive: None,
         backend: "gvisor".into(),
         isolation: Isolation::UserspaceKernel,
         image: "default".into(),

@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use engine::{
-    AuthError, BindingError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError,
-    WebhookSecretError,
+    AuthError, BindingError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError, TurnError,
+    TurnListError, WebhookSecretError,
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wire::{ErrorCode, FieldError, Problem};
@@ -48,6 +48,18 @@ impl Failure {
 
     pub(crate) fn not_found() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such session")
+    }
+
+    pub(crate) fn no_turn() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such session, or it has no such turn")
+    }
+
+    /// A turn that could not be read.
+    pub(crate) fn of_turn(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::no_turn(),
+            ReadError::Store(cause) => Self::store(cause),
+        }
     }
 
     pub(crate) fn no_binding() -> Self {
@@ -255,6 +267,33 @@ impl From<WebhookSecretError> for Failure {
                 Self::new(ErrorCode::Unavailable, detail).with_retry_after(Duration::from_secs(1))
             }
             WebhookSecretError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<TurnError> for Failure {
+    fn from(error: TurnError) -> Self {
+        match error {
+            TurnError::Invalid(faults) => Self::invalid(faults),
+            TurnError::WrongState(detail) => Self::new(ErrorCode::WrongState, detail),
+            TurnError::QueueFull { waiting } => {
+                let detail = format!("{waiting} turns are waiting already; try again when one has ended");
+                Self::new(ErrorCode::TurnQueueFull, detail)
+            }
+            TurnError::Draining => Self::new(ErrorCode::Unavailable, "the server is shutting down"),
+            TurnError::Unavailable => {
+                Self::new(ErrorCode::Unavailable, "what became of the turn is not recorded; the session has ended")
+            }
+            TurnError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<TurnListError> for Failure {
+    fn from(error: TurnListError) -> Self {
+        match error {
+            TurnListError::Read(error) => error.into(),
+            TurnListError::List(error) => error.into(),
         }
     }
 }

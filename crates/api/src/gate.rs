@@ -14,6 +14,7 @@ use futures::FutureExt;
 use http::{HeaderMap, header, request::Parts};
 use model::access::{Caller, Subject};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::error::Elapsed;
 use wire::{ErrorCode, Scope, SessionId};
 
 use crate::{
@@ -34,7 +35,7 @@ pub(crate) async fn gate(State(gate): State<Gate>, request: Request, next: Next)
     let operation = gate.operation;
     let limit = gate.limit();
     let work = AssertUnwindSafe(gate.pass(request, next)).catch_unwind();
-    let mut response = match tokio::time::timeout(limit, work).await {
+    let mut response = match within(limit, work).await {
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(failure))) => failure.into_response(),
         // The panic hook has written where it was; what it carried may hold anything, and goes nowhere.
@@ -45,12 +46,21 @@ pub(crate) async fn gate(State(gate): State<Gate>, request: Request, next: Next)
     response
 }
 
+/// What comes of it in time; of what has no limit, whenever that is.
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await,
+        None => Ok(work.await),
+    }
+}
+
 impl Gate {
-    fn limit(&self) -> Duration {
+    fn limit(&self) -> Option<Duration> {
         let ordinary = self.app.settings().request_timeout;
         match self.operation.patience() {
-            Patience::Ordinary => ordinary,
-            Patience::LongPoll => ordinary.saturating_add(MAX_WAIT),
+            Patience::Ordinary => Some(ordinary),
+            Patience::LongPoll => Some(ordinary.saturating_add(MAX_WAIT)),
+            Patience::Turn => None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! whatever they can do, any other program can.
 //!
 //! Nearly every call may be repeated safely: reading and deleting are idempotent, and the creation of a session carries an
-//! idempotency key; those that may not, of bindings, are made once. A call that may be and meets a broken connection, 429
+//! idempotency key; those that may not, of bindings and turns, are made once. A call that may be and meets a broken connection, 429
 //! or 503 is therefore repeated with the same key, a bounded number of times, after a growing pause or the `Retry-After`
 //! of the server. Redirects are never followed: they would carry the API key
 //! to a place that nobody configured.
@@ -16,6 +16,7 @@ mod retry;
 mod sessions;
 mod sse;
 mod stream;
+mod turns;
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -32,6 +33,7 @@ pub use retry::Retry;
 pub use sessions::ListSessions;
 pub use sse::MAX_FRAME_BYTES;
 pub use stream::FrameStream;
+pub use turns::TurnStream;
 
 /// Where the API is, for clients: the environment variable.
 pub const BASE_URL_VARIABLE: &str = "ENCLAVE_BASE_URL";

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The server sends a comment every 15 seconds; three of them missing is a dead connection.
-const SILENCE: Duration = Duration::from_secs(45);
+pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 /// A connection that lived for this long was a good one, whether or not there was anything to say.
 const GOOD_LIFE: Duration = Duration::from_secs(30);
 
@@ -183,18 +183,24 @@ impl Reader {
     }
 
     fn open(&mut self, response: Response) -> Result<(), ClientError> {
-        let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        if !kind.starts_with("text/event-stream") {
-            let excerpt = format!("a stream of type {kind:?}");
-            return Err(ClientError::Unexpected { status: response.status().as_u16(), excerpt });
-        }
+        is_events(&response)?;
         let since = tokio::time::Instant::now();
         self.connection = Some(Connection { response, parser: Parser::default(), since });
         Ok(())
     }
 }
 
-fn unreadable(why: Unreadable) -> ClientError {
+/// Refuses an answer that is no stream of events.
+pub(crate) fn is_events(response: &Response) -> Result<(), ClientError> {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if kind.starts_with("text/event-stream") {
+        return Ok(());
+    }
+    let excerpt = format!("a stream of type {kind:?}");
+    Err(ClientError::Unexpected { status: response.status().as_u16(), excerpt })
+}
+
+pub(crate) fn unreadable(why: Unreadable) -> ClientError {
     match why {
         Unreadable::TooLarge => ClientError::TooLarge { what: "a frame", limit: MAX_FRAME_BYTES },
         Unreadable::NotText => ClientError::Decode { what: "a frame", source: None },

@@ -5,6 +5,7 @@ use std::time::Duration;
 use model::{
     egress::Deployment,
     gateway::GatewayLimits,
+    interactive::{self, Interactive},
     limits::{CEILING, Limits},
     webhook::Receivers,
 };
@@ -29,6 +30,8 @@ pub struct Config {
     pub max_queue: usize,
     /// The most that a session may ask for.
     pub maxima: Limits,
+    /// The most that an interactive session may ask for.
+    pub interactive: Interactive,
     /// What the deployment says of egress for all sessions.
     pub deployment: Deployment,
     /// How much traffic a session may have.
@@ -58,6 +61,7 @@ impl Default for Config {
             max_concurrency: 8,
             max_queue: 1000,
             maxima: CEILING,
+            interactive: interactive::CEILING,
             deployment: Deployment::default(),
             gateway: GatewayLimits::default(),
             receivers: Receivers::default(),

@@ -36,7 +36,9 @@ impl Engine {
             return Err(CreateError::Draining);
         }
         let known: Vec<_> = inner.backends.iter().map(|backend| backend.capabilities().name).collect();
-        let decided = SessionSpec::decide(asked.request, asked.shape_faults, &inner.config.maxima, &known);
+        let config = &inner.config;
+        let decided =
+            SessionSpec::decide(asked.request, asked.shape_faults, &config.maxima, &config.interactive, &known);
         let mut spec = decided.map_err(|refusal| match refusal {
             Refusal::Invalid(faults) => CreateError::Invalid(faults),
             Refusal::NotSupported(faults) => CreateError::NotSupported(faults),

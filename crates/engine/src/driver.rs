@@ -14,8 +14,11 @@ mod egress;
 mod inputs;
 mod reclaim;
 mod record;
+mod report;
 mod services;
+mod start;
 mod supervise;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +37,9 @@ use wire::{AuditEvent, FaultCode, Session};
 use crate::{
     Inner,
     admission::Place,
-    driver::{egress::Heard, inputs::Inputs, record::Unrecorded, services::Services, supervise::Run},
+    driver::{
+        egress::Heard, inputs::Inputs, record::Unrecorded, services::Services, supervise::Run, turns::Conversation,
+    },
     live::Live,
     view,
 };
@@ -56,6 +61,8 @@ struct Driver {
     leftovers: Vec<SandboxId>,
     /// What the gateways before the workload's have told.
     before: Heard,
+    /// Its turns, when it is interactive.
+    talk: Option<Conversation>,
 }
 
 /// Starts the session's driver. `events` are the audit events of its creation.
@@ -68,6 +75,7 @@ pub(crate) fn start(
     place: Place,
     events: Vec<AuditEvent>,
 ) {
+    let talk = live.turns.as_ref().and_then(Conversation::new);
     let driver = Driver {
         inner: Arc::clone(inner),
         backend,
@@ -78,6 +86,7 @@ pub(crate) fn start(
         services: None,
         leftovers: Vec::new(),
         before: Heard::default(),
+        talk,
     };
     driver.publish(events);
     inner.drivers.spawn(driver.run(place));
@@ -105,6 +114,8 @@ impl Driver {
         run.add(self.heard_before());
         // Whatever was reported of its end: nothing of it runs while the store is waited for.
         let guard = left.sandbox().map(|id| self.guard(id, Instant::now() + RECORD_PATIENCE));
+        // What is known of its turns comes before its own end.
+        self.abort_turns().await;
         let finished = self.finish(run).await;
         drop(guard);
         let reclaimed = match &left {

@@ -176,6 +176,32 @@ pub enum ResultError {
     Store(#[from] StoreError),
 }
 
+/// Why a turn was not taken, or not told.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// Fields are wrong.
+    #[error("{} fields are wrong", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// The session takes no turns.
+    #[error("{0}")]
+    WrongState(&'static str),
+    /// Too many turns are waiting already.
+    #[error("{waiting} turns are waiting")]
+    QueueFull {
+        /// How many.
+        waiting: usize,
+    },
+    /// The engine is shutting down.
+    #[error("shutting down")]
+    Draining,
+    /// What became of the turn could not be recorded, so it is told to nobody.
+    #[error("the end of the turn was not recorded")]
+    Unavailable,
+    /// The session, or the store.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
 /// Why a session was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum CancelError {

@@ -2,8 +2,9 @@
 //!
 //! The frames of all sessions share one budget. When it is used up, finished sessions make room first; then the session
 //! that is writing drops its oldest output, down to a floor that nobody else can take from it. No session keeps more than
-//! its share. What was dropped is remembered as a gap that readers are told of. Frames that are not output are few and
-//! small, and are never dropped while the session is kept.
+//! its share. What was dropped is remembered as a gap that readers are told of. What goes with each turn of a conversation
+//! counts as output, since there may be any number of them; other frames are few and small, and are never dropped while the
+//! session is kept.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +18,7 @@ use std::{
 
 use futures::{Stream, stream};
 use tokio::sync::watch;
-use wire::{FrameKind, Gap, StreamFrame};
+use wire::{AuditType, FrameKind, Gap, StreamFrame, Turn};
 
 /// Part of the whole budget that one session's output may take.
 const SHARE: usize = 4;
@@ -48,8 +49,10 @@ impl Frame {
         Self { seq, kind: frame.kind(), data }
     }
 
-    fn is_output(&self) -> bool {
-        matches!(self.kind, FrameKind::Stdout | FrameKind::Stderr)
+    /// The last frame of a turn's own stream.
+    pub(crate) fn of_turn(seq: u64, turn: &Turn) -> Self {
+        let data = serde_json::to_string(turn).expect("turns have string keys only").into();
+        Self { seq, kind: FrameKind::End, data }
     }
 
     /// What it counts against the budget. A result is kept once more, for those who ask for it alone.
@@ -133,6 +136,7 @@ struct Place {
 struct Entry {
     end: Place,
     frame: Option<Frame>,
+    is_flow: bool,
 }
 
 impl Hub {
@@ -140,23 +144,29 @@ impl Hub {
         Self { log: Mutex::default(), budget, last: watch::Sender::new(0) }
     }
 
-    /// Adds a frame. A session has one writer.
-    pub(crate) fn publish(&self, frame: &StreamFrame) {
+    /// Number of the last frame.
+    pub(crate) fn last(&self) -> u64 {
+        *self.last.borrow()
+    }
+
+    /// Adds a frame, and gives its number. A session has one writer.
+    pub(crate) fn publish(&self, frame: &StreamFrame) -> u64 {
         let before = self.log().end;
         let end = Place { seq: before.seq + 1, bytes: before.bytes + output_bytes(frame) };
-        let ended = matches!(frame, StreamFrame::End(_));
+        let (ended, is_flow) = (matches!(frame, StreamFrame::End(_)), is_flow(frame));
         let frame = Frame::new(end.seq, frame);
         self.budget.take(frame.cost());
         let mut log = self.log();
         log.end = end;
         log.ended |= ended;
-        if frame.is_output() {
+        if is_flow {
             log.output_cost += frame.cost();
         }
-        log.entries.push_back(Entry { end, frame: Some(frame) });
+        log.entries.push_back(Entry { end, frame: Some(frame), is_flow });
         while self.budget.is_too_much(log.output_cost) && self.drop_oldest_output(&mut log) {}
         drop(log);
         self.last.send_replace(end.seq);
+        end.seq
     }
 
     /// Ends every stream without an `end` frame: there is more to say, but not here.
@@ -173,8 +183,8 @@ impl Hub {
 
     /// False when there is none.
     fn drop_oldest_output(&self, log: &mut Log) -> bool {
-        let is_output = |entry: &Entry| entry.frame.as_ref().is_some_and(Frame::is_output);
-        let Some(at) = log.entries.iter().position(is_output) else { return false };
+        let can_go = |entry: &Entry| entry.is_flow && entry.frame.is_some();
+        let Some(at) = log.entries.iter().position(can_go) else { return false };
         let Some(frame) = log.entries[at].frame.take() else { return false };
         log.output_cost -= frame.cost();
         self.budget.give_back(frame.cost());
@@ -190,8 +200,8 @@ impl Hub {
     fn next(&self, place: Place) -> Next {
         let log = self.log();
         match log.entries.get(log.behind(place.seq)) {
-            Some(Entry { end, frame: Some(frame) }) => Next::Frame(frame.clone(), *end),
-            Some(Entry { end, frame: None }) => {
+            Some(Entry { end, frame: Some(frame), .. }) => Next::Frame(frame.clone(), *end),
+            Some(Entry { end, frame: None, .. }) => {
                 let gap = Gap { dropped_bytes: end.bytes.saturating_sub(place.bytes) };
                 Next::Frame(Frame::new(end.seq, &StreamFrame::Gap(gap)), *end)
             }
@@ -242,6 +252,15 @@ enum Next {
     Wait,
 }
 
+/// Whether a session may have any number of them: they make room for one another. Output, and what goes with each turn.
+fn is_flow(frame: &StreamFrame) -> bool {
+    match frame {
+        StreamFrame::Stdout(_) | StreamFrame::Stderr(_) | StreamFrame::Turn(_) => true,
+        StreamFrame::Audit(event) => matches!(event.kind, AuditType::TurnStarted | AuditType::TurnCompleted),
+        StreamFrame::Result(_) | StreamFrame::Phase(_) | StreamFrame::Gap(_) | StreamFrame::End(_) => false,
+    }
+}
+
 /// Bytes of the workload in a frame.
 fn output_bytes(frame: &StreamFrame) -> u64 {
     let bytes = match frame {
@@ -252,6 +271,7 @@ fn output_bytes(frame: &StreamFrame) -> u64 {
         StreamFrame::Result(_)
         | StreamFrame::Audit(_)
         | StreamFrame::Phase(_)
+        | StreamFrame::Turn(_)
         | StreamFrame::Gap(_)
         | StreamFrame::End(_) => 0,
     };

@@ -24,6 +24,7 @@ mod output;
 mod query;
 mod reaper;
 mod recovery;
+mod turns;
 mod vault;
 mod view;
 mod webhooks;
@@ -44,10 +45,11 @@ pub use courier::{Answer, Courier, Letter, Undelivered};
 pub use create::CreateRequest;
 pub use error::{
     AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
-    ShutdownError, StartError, WebhookSecretError,
+    ShutdownError, StartError, TurnError, WebhookSecretError,
 };
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{BindingFilter, DeliveryFilter, SessionFilter, StoreError};
+pub use store::{BindingFilter, DeliveryFilter, SessionFilter, StoreError, TurnFilter};
+pub use turns::{TurnListError, TurnWaiter};
 pub use vault::{UnsealError, Vault};
 
 use crate::{admission::Slots, live::Registry};

@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::watch;
 use wire::{OrgId, Session, SessionId, SessionResult};
 
-use crate::hub::{Hub, ReplayBudget};
+use crate::{
+    hub::{Hub, ReplayBudget},
+    turns::Turns,
+};
 
 /// Finished sessions kept for late readers, whatever their output.
 const KEPT: usize = 1000;
@@ -26,6 +29,8 @@ pub(crate) struct Live {
     pub(crate) org: OrgId,
     pub(crate) hub: Arc<Hub>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// Its turns, when it is interactive.
+    pub(crate) turns: Option<Arc<Turns>>,
     /// Who asked for its end.
     pub(crate) cancelled_by: watch::Sender<Option<String>>,
 }
@@ -80,6 +85,7 @@ impl Registry {
         let live = Arc::new(Live {
             org: session.org_id,
             hub: Arc::new(Hub::new(Arc::clone(&self.budget))),
+            turns: session.interactive.as_ref().map(|bounds| Arc::new(Turns::new(bounds))),
             cancelled_by: watch::Sender::new(None),
             progress: watch::Sender::new(Progress { session: Arc::new(session.clone()), result: None }),
         });

@@ -13,8 +13,8 @@ use model::{
     audit::Draft,
     phase::{Event, State, Verdict},
 };
-use store::{StoreError, Unfinished, Update, UpdateError};
-use wire::{AuditType, FaultCode, Session, SessionResult, Timestamp, Usage};
+use store::{StoreError, TurnRecord, Unfinished, Update, UpdateError};
+use wire::{AuditType, FaultCode, Session, SessionResult, Timestamp, TurnStatus, Usage};
 
 use crate::{Inner, StartError, output::Tails, reaper, view, webhooks};
 
@@ -114,6 +114,7 @@ async fn end(
     let mut state = view::state_of(&session);
     let (mut drafts, mut result) = (Vec::new(), None);
     if !matches!(state, State::Ended { .. }) {
+        abort_turns(inner, &session, now).await?;
         let detail = "the server was restarted while the session was under way; its output is lost";
         let verdict = Verdict::Faulted(view::fault(FaultCode::ServerRestarted, detail));
         result = Some(view::result(&session, &verdict, Usage::default(), None, Tails::default(), Vec::new()));
@@ -126,6 +127,25 @@ async fn end(
     }
     write(inner, &session, webhook_url, result, drafts).await?;
     Ok(session)
+}
+
+/// Ends the turns that were under way or waited. Before the session's own end: a start that is cut off here finds them
+/// again.
+async fn abort_turns(inner: &Inner, session: &Session, now: Timestamp) -> Result<(), StoreError> {
+    if session.interactive.is_none() {
+        return Ok(());
+    }
+    let tenant = inner.store.tenant(session.org_id);
+    for mut turn in tenant.open_turns(session.id).await? {
+        (turn.status, turn.finished_at) = (TurnStatus::Aborted, Some(now));
+        let data = serde_json::json!({ "number": turn.number, "status": turn.status });
+        let ran = turn.started_at.map(|_| Draft::platform(now, AuditType::TurnCompleted, session.id, data));
+        match tenant.record_turn(TurnRecord { turn, drafts: ran.into_iter().collect() }).await {
+            Ok(_) | Err(UpdateError::NotLive(_)) => {}
+            Err(UpdateError::Store(error)) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn step(state: State, session: &mut Session, event: Event, now: Timestamp, drafts: &mut Vec<Draft>) -> State {

@@ -31,6 +31,7 @@ pub(crate) fn pending(
         fault: None,
         language: spec.language,
         exec_mode: spec.exec_mode,
+        interactive: spec.interactive.map(|bounds| bounds.view()),
         backend: capabilities.name.to_owned(),
         isolation: capabilities.isolation,
         image,

@@ -13,6 +13,9 @@ mod suite {
     mod recovered;
     mod store;
     pub(crate) mod support;
+    mod talk;
+    mod turns;
+    mod turns_bounds;
     mod webhooks;
 }
 

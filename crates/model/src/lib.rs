@@ -9,6 +9,7 @@ pub mod binding;
 pub mod capability;
 pub mod egress;
 pub mod gateway;
+pub mod interactive;
 pub mod limits;
 pub mod pattern;
 pub mod phase;

@@ -10,7 +10,7 @@ use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, 
 pub use files::InlineFile;
 pub use source::{NotARepoUrl, RepoUrl, Repository, is_git_directory};
 
-use crate::{limits::Limits, webhook::WebhookUrl};
+use crate::{interactive::Interactive, limits::Limits, webhook::WebhookUrl};
 
 /// Bytes of `code`. The body limit of the API is larger, so that this fault is told by name.
 pub const MAX_CODE_BYTES: usize = 1024 * 1024;
@@ -29,7 +29,7 @@ const MAX_LABEL_BYTES: usize = 256;
 /// A session as the platform understands it: everything decided, nothing trusted left to check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionSpec {
-    /// The program; empty when it comes from `source`.
+    /// The program; empty when it comes from `source`, and in an interactive session that begins with nothing.
     pub code: String,
     /// Where else it comes from.
     pub source: Option<Repository>,
@@ -39,6 +39,8 @@ pub struct SessionSpec {
     pub language: Language,
     /// One program or turns.
     pub exec_mode: ExecMode,
+    /// Its bounds, when it is interactive.
+    pub interactive: Option<Interactive>,
     /// Its limits.
     pub limits: Limits,
     /// What it may reach.
@@ -72,17 +74,23 @@ pub enum Refusal {
 
 impl SessionSpec {
     /// Decides on a request that was read with `shape_faults`; those and the faults of its content are told together.
-    /// `backends` are the names that it may ask for.
+    /// `maxima` and `bounds` are the most that it may ask for, `backends` the names.
     pub fn decide(
         request: CreateSession,
         mut shape_faults: Vec<FieldError>,
         maxima: &Limits,
+        bounds: &Interactive,
         backends: &[&str],
     ) -> Result<Self, Refusal> {
         let misread = Misread::of(&shape_faults);
         let mut faults = Vec::new();
         let missing = not_offered(&request);
-        let limits = Limits::decide(&request.limits, maxima, &mut faults);
+        let interactive = decide_interactive(&request, bounds, &misread, &mut faults);
+        let mut limits = Limits::decide(&request.limits, maxima, &mut faults);
+        if let (Some(interactive), None) = (&interactive, request.limits.wall_clock_ms) {
+            // The default is for programs; what bounds a conversation is its lifetime.
+            limits.wall_clock_ms = interactive.max_lifetime_ms;
+        }
         check_code(&request, &misread, &mut faults);
         let files = files::decide(request.files, limits.disk_bytes, &mut faults);
         let source = request.source.and_then(|Source::Git(source)| source::decide(source, &mut faults));
@@ -107,6 +115,7 @@ impl SessionSpec {
             files,
             language: request.language,
             exec_mode: request.exec_mode,
+            interactive,
             limits,
             egress: request.egress,
             service_bindings: request.service_bindings,
@@ -154,11 +163,7 @@ impl Misread {
 
 /// Parts of the contract that have no implementation in this version. They are refused, never ignored.
 fn not_offered(request: &CreateSession) -> Vec<FieldError> {
-    let asked = [
-        ("execMode", request.exec_mode == ExecMode::Interactive),
-        ("interactive", request.interactive.is_some()),
-        ("artifacts", !request.artifacts.is_empty()),
-    ];
+    let asked = [("artifacts", !request.artifacts.is_empty())];
     asked
         .into_iter()
         .filter(|(_, asked)| *asked)
@@ -166,15 +171,32 @@ fn not_offered(request: &CreateSession) -> Vec<FieldError> {
         .collect()
 }
 
+/// The bounds of an interactive session.
+fn decide_interactive(
+    request: &CreateSession,
+    maxima: &Interactive,
+    misread: &Misread,
+    faults: &mut Vec<FieldError>,
+) -> Option<Interactive> {
+    match (request.exec_mode, &request.interactive) {
+        (ExecMode::Interactive, asked) => Some(Interactive::decide(&asked.unwrap_or_default(), maxima, faults)),
+        (ExecMode::Oneshot, Some(_)) if !misread.has("execMode") => {
+            faults.push(FieldError::new("interactive", "is for sessions whose execMode is interactive"));
+            None
+        }
+        (ExecMode::Oneshot, Some(_) | None) => None,
+    }
+}
+
 fn check_code(request: &CreateSession, misread: &Misread, faults: &mut Vec<FieldError>) {
     match (&request.code, &request.source) {
-        (None, None) if misread.has_within("source") => {}
+        (None, None) if misread.has_within("source") || request.exec_mode == ExecMode::Interactive => {}
         (None, None) => faults.push(FieldError::new("code", "exactly one of code and source is required")),
         (Some(_), Some(_)) => {
             faults.push(FieldError::new("source", "exactly one of code and source may be given, not both"));
         }
         (Some(code), None) => {
-            if code.trim().is_empty() {
+            if code.trim().is_empty() && request.exec_mode == ExecMode::Oneshot {
                 faults.push(FieldError::new("code", "must not be empty"));
             }
             if code.len() > MAX_CODE_BYTES {
@@ -330,7 +352,7 @@ pub(crate) mod tests {
 
     fn decide(body: &serde_json::Value) -> Result<SessionSpec, Refusal> {
         let (request, faults) = CreateSession::parse(body.to_string().as_bytes()).unwrap();
-        SessionSpec::decide(request, faults, &CEILING, &["gvisor"])
+        SessionSpec::decide(request, faults, &CEILING, &crate::interactive::CEILING, &["gvisor"])
     }
 
     fn faults(body: &serde_json::Value) -> Vec<String> {
@@ -395,12 +417,31 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_not_offered_yet_is_refused_by_name() {
-        let refused = decide(&json!({
-            "code": "1", "execMode": "interactive", "artifacts": ["*"]
-        }));
+        let refused = decide(&json!({ "code": "1", "artifacts": ["*"] }));
         let Err(Refusal::NotSupported(fields)) = refused else { panic!("{refused:?}") };
         let fields: Vec<_> = fields.into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["execMode", "artifacts"]);
+        assert_eq!(fields, ["artifacts"]);
+    }
+
+    #[test]
+    fn an_interactive_session_needs_no_code_and_lives_as_long_as_its_bounds_say() {
+        let bounds = json!({"idleTtlMs": 1000, "maxLifetimeMs": 5000});
+        let spec = decide(&json!({"execMode": "interactive", "interactive": bounds})).unwrap();
+        let decided = spec.interactive.unwrap();
+        assert_eq!((decided.idle_ttl_ms, decided.max_lifetime_ms, decided.turn_timeout_ms), (1000, 5000, 60_000));
+        assert_eq!(spec.limits.wall_clock_ms, 5000, "the default of programs does not end it");
+        let spec = decide(&json!({"execMode": "interactive", "code": "", "limits": {"wallClockMs": 700}})).unwrap();
+        assert_eq!(spec.limits.wall_clock_ms, 700);
+    }
+
+    #[test]
+    fn bounds_without_turns_to_bound_are_a_fault() {
+        assert_eq!(faults(&json!({"code": "1", "interactive": {}})), ["interactive"]);
+        assert_eq!(faults(&json!({"code": "1", "execMode": "chat", "interactive": {}})), ["execMode"]);
+        assert_eq!(
+            faults(&json!({"execMode": "interactive", "interactive": {"idleTtlMs": 1}})),
+            ["interactive.idleTtlMs"]
+        );
     }
 
     #[test]
@@ -418,7 +459,7 @@ pub(crate) mod tests {
         fn no_body_makes_the_parser_panic(body in ".{0,200}", extra in proptest::collection::vec(any::<u8>(), 0..64)) {
             for bytes in [body.as_bytes(), &extra] {
                 if let Ok((request, faults)) = CreateSession::parse(bytes) {
-                    let _ = SessionSpec::decide(request, faults, &CEILING, &[]);
+                    let _ = SessionSpec::decide(request, faults, &CEILING, &crate::interactive::CEILING, &[]);
                 }
             }
         }

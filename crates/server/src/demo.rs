@@ -159,7 +159,11 @@ async fn attempt(client: &Client, case: &Case, stage: &Stage, screen: &mut Scree
                 }
             }
             StreamFrame::Result(arrived) => result = Some(*arrived),
-            StreamFrame::Audit(_) | StreamFrame::Phase(_) | StreamFrame::Gap(_) | StreamFrame::End(_) => {}
+            StreamFrame::Audit(_)
+            | StreamFrame::Phase(_)
+            | StreamFrame::Turn(_)
+            | StreamFrame::Gap(_)
+            | StreamFrame::End(_) => {}
         }
     }
     if shown > SHOWN_LINES {
@@ -361,6 +365,7 @@ fn mechanism(session: &Session) -> Option<&str> {
         wire::KillReason::WallClockExceeded
         | wire::KillReason::IdleTtlExceeded
         | wire::KillReason::MaxLifetimeExceeded
-        | wire::KillReason::TurnBudgetExceeded => &enforcement.wall_clock,
+        | wire::KillReason::TurnBudgetExceeded
+        | wire::KillReason::TurnTimeoutExceeded => &enforcement.wall_clock,
     })
 }

@@ -24,6 +24,7 @@ mod run;
 mod secrets;
 mod serve;
 mod settings;
+mod shell;
 mod signals;
 
 use std::process::ExitCode;

@@ -59,6 +59,7 @@ fn config(settings: &Settings) -> Config {
         max_concurrency: sessions.max_concurrency,
         max_queue: sessions.max_queue,
         maxima: sessions.maxima,
+        interactive: sessions.interactive,
         replay_bytes: sessions.replay_bytes,
         deployment: Deployment { permitted: settings.egress.permitted.clone(), own: Vec::new() },
         gateway: GatewayLimits { bytes: settings.egress.bytes, ..GatewayLimits::default() },

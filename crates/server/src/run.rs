@@ -1,9 +1,9 @@
 //! `enclave run`: one program, from the command line to its exit code.
 
-mod exit;
+pub(crate) mod exit;
 pub(crate) mod report;
-mod request;
-mod screen;
+pub(crate) mod request;
+pub(crate) mod screen;
 mod terminal;
 
 use std::{
@@ -182,7 +182,7 @@ async fn follow(
                 session.outcome = change.outcome;
                 session.kill_reason = change.kill_reason;
             }
-            StreamFrame::Audit(_) | StreamFrame::End(_) => {}
+            StreamFrame::Audit(_) | StreamFrame::Turn(_) | StreamFrame::End(_) => {}
         }
     }
     let result = match result {
@@ -195,7 +195,7 @@ async fn follow(
 }
 
 /// The exact bytes of a chunk.
-fn bytes(chunk: &Chunk) -> Vec<u8> {
+pub(crate) fn bytes(chunk: &Chunk) -> Vec<u8> {
     let exact = chunk.base64.as_ref().and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
     exact.unwrap_or_else(|| chunk.text.clone().into_bytes())
 }

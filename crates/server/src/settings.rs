@@ -20,6 +20,7 @@ use std::{
 use backend_gvisor::Platform;
 use model::{
     egress::Permit,
+    interactive::{CEILING as LIFE, FLOOR_MS, Interactive},
     limits::{CEILING, FLOOR, Limits},
 };
 use secrecy::SecretString;
@@ -87,6 +88,7 @@ pub(crate) struct Sessions {
     pub(crate) replay_bytes: usize,
     pub(crate) drain: Duration,
     pub(crate) maxima: Limits,
+    pub(crate) interactive: Interactive,
 }
 
 #[derive(Clone, Debug)]
@@ -224,6 +226,7 @@ impl Reader<'_> {
     }
 
     fn all(&mut self) -> Settings {
+        let maxima = self.maxima();
         Settings {
             listening: Listening {
                 listen: self.text("listen", address).unwrap_or_default(),
@@ -249,7 +252,8 @@ impl Reader<'_> {
                 drain: Duration::from_secs(
                     self.text("drain_seconds", |text| values::number(text, &(0..=86_400))).unwrap_or(0),
                 ),
-                maxima: self.maxima(),
+                interactive: self.interactive(&maxima),
+                maxima,
             },
             egress: Egress {
                 permitted: self.text("egress_permit", values::permits).unwrap_or_default(),
@@ -310,6 +314,20 @@ impl Reader<'_> {
             pids: self.text("max_pids", |text| values::number(text, &(FLOOR.pids..=CEILING.pids))).unwrap_or(0),
             disk_bytes: self.text("max_disk", at_most(FLOOR.disk_bytes, CEILING.disk_bytes)).unwrap_or(0),
             output_bytes: self.text("max_output", at_most(FLOOR.output_bytes, CEILING.output_bytes)).unwrap_or(0),
+        }
+    }
+
+    /// What bounds a conversation: its lifetime is a time like that of a program, and nothing of it is longer.
+    fn interactive(&mut self, maxima: &Limits) -> Interactive {
+        let life =
+            self.given("max_lifetime", |text| within(values::millis(text)?, FLOOR_MS, LIFE.max_lifetime_ms, "ms"));
+        let life = life.unwrap_or(maxima.wall_clock_ms);
+        let idle = self.given("max_idle_ttl", |text| within(values::millis(text)?, FLOOR_MS, LIFE.idle_ttl_ms, "ms"));
+        Interactive {
+            idle_ttl_ms: idle.unwrap_or(life).min(life),
+            max_lifetime_ms: life,
+            turn_timeout_ms: life,
+            turn_budget_ms: Some(life),
         }
     }
 

@@ -36,6 +36,11 @@ impl Signals {
         *self.count.borrow() > 0
     }
 
+    /// How many there have been.
+    pub(crate) fn count(&self) -> u32 {
+        *self.count.borrow()
+    }
+
     /// Waits until there have been `n`.
     pub(crate) async fn at_least(&self, n: u32) {
         let mut count = self.count.clone();

@@ -19,6 +19,7 @@ pub mod sessions;
 pub mod support;
 pub mod system;
 pub mod tenancy;
+pub mod turns;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -96,6 +97,12 @@ macro_rules! conformance {
                 no_org_reaches_anothers_deliveries_or_secret,
                 a_webhook_secret_is_replaced_by_one_version_at_a_time,
                 where_to_tell_of_a_session_is_known_until_its_end;
+            turns:
+                a_turn_is_read_back_as_it_was_given_with_its_audit_events,
+                a_turn_that_has_ended_is_never_changed_again,
+                only_a_session_that_is_not_torn_down_gets_turns,
+                turns_are_listed_in_order_in_pages_without_gaps,
+                a_page_of_large_turns_ends_early;
             tenancy:
                 no_read_reaches_another_orgs_rows,
                 no_write_reaches_another_orgs_rows;

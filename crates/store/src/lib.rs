@@ -19,13 +19,13 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use wire::{
     AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
-    SessionResult, Timestamp, WebhookDelivery,
+    SessionResult, Timestamp, Turn, TurnPage, WebhookDelivery,
 };
 
 pub use error::{BindingError, CreateError, OpenError, StoreError, UpdateError};
 pub use record::{
     AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord, NewSession, Org,
-    OutboxMessage, SessionFilter, Unfinished, Update,
+    OutboxMessage, SessionFilter, TURN_PAGE_BYTES, TurnFilter, TurnRecord, Unfinished, Update,
 };
 pub use record::{Claim, Claimed, DeliveryFilter, Settled, Settlement, WebhookSecretRecord};
 pub use verify::{VerifyError, verify};
@@ -65,6 +65,19 @@ pub trait Tenant: Send + Sync {
 
     /// The result of a finished session.
     async fn result(&self, id: SessionId) -> Result<Option<SessionResult>, StoreError>;
+
+    /// Records a turn, new or changed, together with its audit events, which come back sealed. One that has ended is never
+    /// changed, and a session that is torn down gets none: both are [`UpdateError::NotLive`].
+    async fn record_turn(&self, record: TurnRecord) -> Result<Vec<AuditEvent>, UpdateError>;
+
+    /// The turn of that number, if this org has such a session and that has one.
+    async fn turn(&self, session: SessionId, number: u32) -> Result<Option<Turn>, StoreError>;
+
+    /// Turns of a session, in their order.
+    async fn turns(&self, filter: TurnFilter) -> Result<TurnPage, StoreError>;
+
+    /// The turns of a session that have not ended, in their order.
+    async fn open_turns(&self, session: SessionId) -> Result<Vec<Turn>, StoreError>;
 
     /// Audit events in the order of the chain.
     async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEvent>, StoreError>;

@@ -3,7 +3,7 @@
 use model::audit::Draft;
 use wire::{
     AuditEvent, Binding, BindingId, DeliveryId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult,
-    Timestamp, WebhookEventType,
+    Timestamp, Turn, WebhookEventType,
 };
 
 mod webhooks;
@@ -86,6 +86,30 @@ pub struct SessionFilter {
     pub phase: Option<Phase>,
     /// Only those that have all of these labels.
     pub labels: Vec<(String, String)>,
+}
+
+/// A turn as it is now.
+#[derive(Clone, Debug)]
+pub struct TurnRecord {
+    /// The turn.
+    pub turn: Turn,
+    /// Audit events of the change, in order.
+    pub drafts: Vec<Draft>,
+}
+
+/// Bytes of turns after which a page ends, however few they are: several of the largest, and little enough to be held for
+/// each of many readers.
+pub const TURN_PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Which turns to list.
+#[derive(Clone, Debug)]
+pub struct TurnFilter {
+    /// Of this session.
+    pub session: SessionId,
+    /// `nextCursor` of the page before. Opaque; only this session's are accepted.
+    pub cursor: Option<String>,
+    /// How many at most; the caller bounds it. There are fewer when they are large.
+    pub limit: u32,
 }
 
 /// Which audit events to list.

@@ -24,13 +24,13 @@ use sqlx::{
 };
 use wire::{
     AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
-    SessionResult, Timestamp, WebhookDelivery,
+    SessionResult, Timestamp, Turn, TurnPage, WebhookDelivery,
 };
 
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Claim, Claimed, CreateError, Created,
     DeliveryFilter, Idempotency, KeyRecord, NewSession, OpenError, Org, SessionFilter, Settlement, Store, StoreError,
-    System, Tenant, Unfinished, Update, UpdateError, WebhookSecretRecord,
+    System, Tenant, TurnFilter, TurnRecord, Unfinished, Update, UpdateError, WebhookSecretRecord,
 };
 use write::{DeliveryChange, Operation, Writer};
 
@@ -41,9 +41,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
+    (3, "turns", include_str!("../migrations/sqlite/0003_turns.sql")),
     (6, "webhooks", include_str!("../migrations/sqlite/0006_webhooks.sql")),
 ];
 
@@ -188,6 +189,23 @@ impl Tenant for SqliteTenant {
 
     async fn result(&self, id: SessionId) -> Result<Option<SessionResult>, StoreError> {
         read::result(self.store.readers()?, self.org, id).await
+    }
+
+    async fn record_turn(&self, record: TurnRecord) -> Result<Vec<AuditEvent>, UpdateError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Turn { org, record: Box::new(record), reply }).await?
+    }
+
+    async fn turn(&self, session: SessionId, number: u32) -> Result<Option<Turn>, StoreError> {
+        read::turns::one(self.store.readers()?, self.org, session, number).await
+    }
+
+    async fn turns(&self, filter: TurnFilter) -> Result<TurnPage, StoreError> {
+        read::turns::page(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn open_turns(&self, session: SessionId) -> Result<Vec<Turn>, StoreError> {
+        read::turns::open(self.store.readers()?, self.org, session).await
     }
 
     async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEvent>, StoreError> {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{AuditEvent, KillReason, Outcome, Phase, SessionResult, Timestamp};
+use crate::{AuditEvent, KillReason, Outcome, Phase, SessionResult, Timestamp, TurnChange};
 
 /// The kind of a frame: the `event:` line of the server-sent event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -17,7 +17,7 @@ pub enum FrameKind {
     Stderr,
     /// An audit event of this session.
     Audit,
-    /// A turn's progress.
+    /// A turn was accepted, started or ended.
     Turn,
     /// The result of a finished session.
     Result,
@@ -101,6 +101,8 @@ pub enum StreamFrame {
     Audit(Box<AuditEvent>),
     /// `event: phase`
     Phase(PhaseChange),
+    /// `event: turn`
+    Turn(TurnChange),
     /// `event: stdout`
     Stdout(Chunk),
     /// `event: stderr`
@@ -118,6 +120,7 @@ impl StreamFrame {
             Self::Result(_) => FrameKind::Result,
             Self::Audit(_) => FrameKind::Audit,
             Self::Phase(_) => FrameKind::Phase,
+            Self::Turn(_) => FrameKind::Turn,
             Self::Stdout(_) => FrameKind::Stdout,
             Self::Stderr(_) => FrameKind::Stderr,
             Self::Gap(_) => FrameKind::Gap,
@@ -131,6 +134,7 @@ impl StreamFrame {
             "result" => Self::Result(serde_json::from_str(data)?),
             "audit" => Self::Audit(serde_json::from_str(data)?),
             "phase" => Self::Phase(serde_json::from_str(data)?),
+            "turn" => Self::Turn(serde_json::from_str(data)?),
             "stdout" => Self::Stdout(serde_json::from_str(data)?),
             "stderr" => Self::Stderr(serde_json::from_str(data)?),
             "gap" => Self::Gap(serde_json::from_str(data)?),

@@ -16,6 +16,7 @@ mod problem;
 mod request;
 mod session;
 mod time;
+mod turn;
 mod webhook;
 
 pub use access::{Role, Scope};
@@ -34,10 +35,11 @@ pub use request::{
     CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,
 };
 pub use session::{
-    Artifact, Denial, Enforcement, ExecMode, FaultCode, KillReason, Language, LimitsView, Outcome, Phase, Session,
-    SessionFault, SessionPage, SessionResult, Usage,
+    Artifact, Denial, Enforcement, ExecMode, FaultCode, InteractiveView, KillReason, Language, LimitsView, Outcome,
+    Phase, Session, SessionFault, SessionPage, SessionResult, Usage,
 };
 pub use time::Timestamp;
+pub use turn::{CreateTurn, InterruptedBy, Turn, TurnChange, TurnError, TurnFrame, TurnPage, TurnStatus, TurnValue};
 pub use webhook::{
     DeliveryPage, DeliveryStatus, RotatedWebhookSecret, SessionFinished, WebhookAttempt, WebhookDelivery, WebhookEvent,
     WebhookEventType, WebhookSecretView,

@@ -12,7 +12,8 @@ use crate::{
     session::{ExecMode, Language},
 };
 
-/// A request for a session. Exactly one of `code` and `source` must be given.
+/// A request for a session. Exactly one of `code` and `source` must be given; an interactive session needs neither, and
+/// runs what it is given before its first turn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateSession {
@@ -156,7 +157,7 @@ pub struct Limits {
     /// Memory in bytes, default 512 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Time in milliseconds, default 60 000.
+    /// Time in milliseconds, default 60 000; an interactive session has none unless it is given one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_clock_ms: Option<u64>,
     /// Processes and threads at once, default 128.
@@ -191,16 +192,16 @@ pub struct File {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Interactive {
-    /// Time without a turn after which it ends, default 300 000.
+    /// Milliseconds without a turn after which it ends, default 300 000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_ttl_ms: Option<u64>,
-    /// Time after which it ends in any case, default 3 600 000.
+    /// Milliseconds after which it ends in any case, default 3 600 000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lifetime_ms: Option<u64>,
-    /// Time after which a turn is interrupted, default 60 000.
+    /// Milliseconds after which a turn is interrupted, default 60 000. One that does not stop then ends the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_timeout_ms: Option<u64>,
-    /// Time that all turns together may take.
+    /// Milliseconds that all turns together may take; unbounded by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn_budget_ms: Option<u64>,
 }

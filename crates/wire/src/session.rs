@@ -80,6 +80,8 @@ pub enum KillReason {
     MaxLifetimeExceeded,
     /// `interactive.turnBudgetMs`.
     TurnBudgetExceeded,
+    /// A turn's timeout: it was interrupted, and did not stop.
+    TurnTimeoutExceeded,
 }
 
 impl KillReason {
@@ -95,6 +97,7 @@ impl KillReason {
             Self::IdleTtlExceeded => "idle_ttl_exceeded",
             Self::MaxLifetimeExceeded => "max_lifetime_exceeded",
             Self::TurnBudgetExceeded => "turn_budget_exceeded",
+            Self::TurnTimeoutExceeded => "turn_timeout_exceeded",
         }
     }
 }
@@ -224,6 +227,9 @@ pub struct Session {
     pub language: Language,
     /// One program or turns.
     pub exec_mode: ExecMode,
+    /// Bounds of an interactive session, defaults filled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<InteractiveView>,
     /// Name of the backend that runs it.
     #[schema(example = "gvisor")]
     pub backend: String,
@@ -280,6 +286,21 @@ pub struct LimitsView {
     pub disk_bytes: u64,
     /// Bytes of stdout and stderr together.
     pub output_bytes: u64,
+}
+
+/// Bounds of an interactive session, with every default filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InteractiveView {
+    /// Time without a turn after which it ends.
+    pub idle_ttl_ms: u64,
+    /// Time after which it ends in any case.
+    pub max_lifetime_ms: u64,
+    /// Time after which a turn is interrupted.
+    pub turn_timeout_ms: u64,
+    /// Time that all turns together may take, when bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn_budget_ms: Option<u64>,
 }
 
 impl From<LimitsView> for Limits {

@@ -7,3 +7,4 @@ pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod result;
 pub(crate) mod stream;
+pub(crate) mod turns;

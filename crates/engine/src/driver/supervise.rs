@@ -4,7 +4,13 @@
 //! host's accounting says about a limit outweighs what the runner says about an exit, because a program that ran into a
 //! limit often exits by itself a moment later.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use backend::{
     Observation, Sandbox, SandboxId, SandboxLimit, Termination,
@@ -14,7 +20,7 @@ use model::{
     audit::Draft,
     phase::{Event, State, Verdict},
 };
-use protocol::{GuestFrame, GuestLimit, HostFrame, NotPut, Start, Stream};
+use protocol::{GuestFrame, GuestLimit, HostFrame, NotPut, Stream};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
 
@@ -24,6 +30,7 @@ use crate::{
         egress::{Egress, End, Heard},
         inputs::{Inputs, SendError},
         record::{Change, Unrecorded},
+        turns::Conversation,
     },
     output::{Budget, Output, Tails},
     view,
@@ -33,7 +40,7 @@ use crate::{
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Arrays and objects inside one another in a result. Parsers of clients stop at 128 and less, and a result in a
 /// response or a frame is some levels further in.
-const MAX_RESULT_DEPTH: usize = 100;
+pub(super) const MAX_RESULT_DEPTH: usize = 100;
 /// How long output may still come out of a pipe whose sandbox has ended.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -62,7 +69,7 @@ impl Run {
 }
 
 /// Why the waiting ended.
-enum Decided {
+pub(super) enum Decided {
     /// The runner reported the workload's exit.
     Exited(i32),
     /// One of the backend's own limits.
@@ -90,13 +97,15 @@ struct Handover<'a> {
 }
 
 /// What has come out of the sandbox so far.
-struct Collected {
-    output: Output,
+pub(super) struct Collected {
+    pub(super) output: Output,
     result: Option<Vec<u8>>,
     /// Whether the program is in the sandbox's hands.
-    handed_over: bool,
+    handed_over: Arc<AtomicBool>,
     /// When the runner confirmed that it runs.
     started: Option<Instant>,
+    /// The turns of an interactive session.
+    pub(super) talk: Option<Conversation>,
 }
 
 impl Driver {
@@ -108,14 +117,16 @@ impl Driver {
         let mut collected = Collected {
             output: Output::new(self.spec.limits.output_bytes),
             result: None,
-            handed_over: false,
+            handed_over: Arc::default(),
             started: None,
+            talk: self.talk.take(),
         };
 
         let written = inputs.drafts(self.session.id, self.inner.clock.now());
         let handover = Handover { start, inputs: &mut inputs, written: &written };
         let decided = self.watch(&id, handover, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
+        let handed_over = collected.handed_over.load(Ordering::Acquire);
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
         if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
             if let Err(error) = self.inner.kill(self.backend.as_ref(), &id).await {
@@ -127,11 +138,12 @@ impl Driver {
         }
         if self.state == State::Pending {
             // What uses up a limit runs, whether or not the runner lived to say so.
-            let overran = collected.handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
+            let overran = handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
             let ran = collected.started.is_some() || overran;
             // If it cannot be recorded, neither can the end, which is the one to tell.
             let _ = if ran { self.started(&id, &written).await } else { self.provisioned(&id).await };
         }
+        self.talk = collected.talk.take();
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
         }
@@ -141,7 +153,7 @@ impl Driver {
             Observation::default()
         });
         let heard = egress.close(self.session.id).await;
-        let given = self.parse_result(&mut collected);
+        let given = collected.result.take().and_then(|json| self.parse_result(&json, &mut collected));
         let wall = collected.started.map_or(Duration::ZERO, |started| ended.saturating_duration_since(started));
         Run {
             verdict: self.verdict(decided, observation.exceeded),
@@ -171,9 +183,20 @@ impl Driver {
         let live = std::sync::Arc::clone(&self.live);
         let deadline = self.inner.deadline.clone();
         let patience = START_PATIENCE + inputs.patience();
+        let draining = self.inner.draining.clone();
+        let mut orders = collected.talk.as_mut().map(Conversation::connect);
+        let handed_over = Arc::clone(&collected.handed_over);
         let sending = async {
             inputs.send(sender).await?;
-            sender.send(&start).await.map_err(SendError::from)
+            sender.send(&start).await?;
+            handed_over.store(true, Ordering::Release);
+            // From here on what the turns need.
+            if let Some(orders) = &mut orders {
+                while let Some(frame) = orders.recv().await {
+                    sender.send(&frame).await?;
+                }
+            }
+            Ok(())
         };
         let terminated = backend.wait(id);
         tokio::pin!(sending, terminated);
@@ -189,7 +212,7 @@ impl Driver {
                         return Decided::Lost("the sandbox ended without reporting an exit");
                     }
                     return match collected.started {
-                        Some(_) => Decided::Quota(KillReason::WallClockExceeded),
+                        Some(_) => Decided::Quota(self.life().1),
                         None => Decided::Lost("the runner did not start the program"),
                     };
                 }
@@ -220,13 +243,18 @@ impl Driver {
                 result = &mut sending, if !sent => {
                     sent = true;
                     match result {
-                        Ok(()) => collected.handed_over = true,
+                        Ok(()) => {}
                         // The pipe closes when the sandbox dies; why it died comes from `wait`.
                         Err(SendError::Channel(error)) => self.log_failure("start", &error),
                         Err(error @ SendError::Spool(_)) => {
                             self.log_failure("start", &error);
                             return Decided::NotPut;
                         }
+                    }
+                }
+                step = Conversation::next(&mut collected.talk, &draining), if !ended => {
+                    if let Some(decided) = self.converse(id, until, step, collected).await {
+                        return decided;
                     }
                 }
                 frame = receiver.next() => match frame {
@@ -239,13 +267,21 @@ impl Driver {
                     Ok(Some(GuestFrame::Started { .. })) => {
                         let now = Instant::now();
                         collected.started = Some(now);
-                        until = now + Duration::from_millis(self.spec.limits.wall_clock_ms);
+                        until = now + self.life().0;
                         let guard = self.guard(id, until);
                         if self.started(id, written).await.is_err() {
                             // The server's deadline; or the session is another's, and this end is not recorded either.
                             return Decided::Drained;
                         }
                         drop(guard);
+                        if let Some(talk) = &mut collected.talk {
+                            talk.started(now);
+                        }
+                    }
+                    Ok(Some(GuestFrame::Turned(turned))) => {
+                        if let Some(decided) = self.turned(id, until, &turned, collected).await {
+                            return decided;
+                        }
                     }
                     Ok(Some(frame)) => if let Some(decided) = self.take(frame, collected) {
                         return decided;
@@ -305,9 +341,15 @@ impl Driver {
                 if let Some(chunk) = chunk {
                     self.live.hub.publish(&self::frame(stream, chunk));
                 }
+                if let Some(talk) = &mut collected.talk {
+                    talk.wrote(stream, &data);
+                }
                 (budget == Budget::Exceeded).then_some(Decided::Quota(KillReason::OutputExceeded))
             }
             GuestFrame::Result { json } => {
+                if let Some(talk) = &mut collected.talk {
+                    talk.gave(&json);
+                }
                 collected.result = Some(json);
                 None
             }
@@ -325,8 +367,8 @@ impl Driver {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "not put");
                 Some(Decided::NotPut)
             }
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {
-                unreachable!("the channel's order check lets each through once, before this")
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) => {
+                unreachable!("taken before this; the channel's order check lets each through once")
             }
         }
     }
@@ -357,7 +399,8 @@ impl Driver {
                     | GuestFrame::Exceeded { .. }
                     | GuestFrame::Exited { .. }
                     | GuestFrame::Fault { .. }
-                    | GuestFrame::NotPut { .. },
+                    | GuestFrame::NotPut { .. }
+                    | GuestFrame::Turned(_),
                 )) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -394,45 +437,23 @@ impl Driver {
     }
 
     /// The result is JSON from a hostile place: it is read through and bounded, or refused where the caller sees it.
-    fn parse_result(&self, collected: &mut Collected) -> Option<JsonText> {
-        let json = collected.result.take()?;
-        let refused = match JsonText::parse(&json, MAX_RESULT_DEPTH) {
+    pub(super) fn parse_result(&self, json: &[u8], collected: &mut Collected) -> Option<JsonText> {
+        let refused = match JsonText::parse(json, MAX_RESULT_DEPTH) {
             Ok(text) => return Some(text),
             Err(error) => error,
         };
         let line = format!("enclave: the result was refused: {refused}\n");
+        if let Some(talk) = &mut collected.talk {
+            talk.wrote(Stream::Stderr, line.as_bytes());
+        }
         if let (Some(chunk), _) = collected.output.push(Stream::Stderr, line.as_bytes()) {
             self.live.hub.publish(&frame(Stream::Stderr, chunk));
         }
         None
     }
-
-    /// The environment of the program: the platform's part, and the caller's, which wins.
-    fn env(&self) -> Vec<(String, String)> {
-        let given = self.spec.env.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let own = self.egress_env().into_iter().filter(|(name, _)| !self.spec.env.contains_key(name));
-        own.chain(given).collect()
-    }
-
-    fn start_frame(&self, inputs: &Inputs) -> HostFrame {
-        HostFrame::Start(Box::new(Start {
-            session_id: self.session.id.to_string(),
-            language: match self.spec.language {
-                wire::Language::Python => protocol::Language::Python,
-                wire::Language::Node => protocol::Language::Node,
-            },
-            code: self.spec.code.clone(),
-            args: self.spec.args.clone(),
-            env: self.env(),
-            pids: self.spec.limits.pids,
-            output_bytes: self.spec.limits.output_bytes,
-            disk_bytes: self.spec.limits.disk_bytes,
-            entrypoint: inputs.entrypoint.clone(),
-        }))
-    }
 }
 
-fn frame(stream: Stream, chunk: wire::Chunk) -> StreamFrame {
+pub(super) fn frame(stream: Stream, chunk: wire::Chunk) -> StreamFrame {
     match stream {
         Stream::Stdout => StreamFrame::Stdout(chunk),
         Stream::Stderr => StreamFrame::Stderr(chunk),

@@ -1,7 +1,7 @@
 //! A simulator under any name, of which some sandboxes cannot be removed.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,6 +16,10 @@ use backend::{
 };
 use protocol::{Decoder, GuestFrame, HostFrame, Start, VERSION, encode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio_util::sync::CancellationToken;
+use wire::ExecMode;
+
+use super::talk;
 
 pub(crate) struct Wrapped {
     simulator: Arc<Simulator>,
@@ -27,6 +31,8 @@ pub(crate) struct Wrapped {
     lists: AtomicUsize,
     /// What the sandboxes with a way out say instead of running anything: these are the clones.
     pub(crate) clones: Mutex<Option<Script>>,
+    /// Ends of the sandboxes, when all of them are played by [`talk::play`].
+    talks: Option<Mutex<HashMap<SandboxId, CancellationToken>>>,
 }
 
 /// What a runner says once its program was sent.
@@ -44,6 +50,13 @@ impl Wrapped {
         Self::able(simulator, capabilities)
     }
 
+    /// One whose sandboxes take turns.
+    pub(crate) fn talking(simulator: Arc<Simulator>) -> Self {
+        let exec_modes = vec![ExecMode::Oneshot, ExecMode::Interactive];
+        let capabilities = Capabilities { exec_modes, ..simulator.capabilities().clone() };
+        Self { talks: Some(Mutex::default()), ..Self::able(simulator, capabilities) }
+    }
+
     fn able(simulator: Arc<Simulator>, capabilities: Capabilities) -> Self {
         Self {
             simulator,
@@ -53,7 +66,13 @@ impl Wrapped {
             kills: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
             clones: Mutex::default(),
+            talks: None,
         }
+    }
+
+    /// The end of a sandbox that takes turns.
+    fn talk(&self, id: &SandboxId) -> Option<CancellationToken> {
+        self.talks.as_ref()?.lock().unwrap().get(id).cloned()
     }
 
     /// Every second list fails from now on.
@@ -75,13 +94,18 @@ impl SessionBackend for Wrapped {
 
     async fn prepare(&self, shape: &Shape) -> Result<Prepared, PrepareError> {
         let prepared = self.simulator.prepare(shape).await?;
+        if let Some(talks) = &self.talks {
+            let (host, guest) = tokio::io::duplex(1 << 20);
+            let ended = CancellationToken::new();
+            talks.lock().unwrap().insert(prepared.id.clone(), ended.clone());
+            tokio::spawn(talk::play(guest, ended));
+            return Ok(over(host, prepared).await);
+        }
         let script = self.clones.lock().unwrap().clone().filter(|_| shape.egress);
         let Some(script) = script else { return Ok(prepared) };
         let (host, guest) = tokio::io::duplex(1 << 20);
         tokio::spawn(play(guest, script));
-        let (reader, writer) = tokio::io::split(host);
-        let channel = Channel::handshake(reader, writer, Duration::from_secs(5)).await.unwrap();
-        Ok(Prepared { channel, ..prepared })
+        Ok(over(host, prepared).await)
     }
 
     async fn assign(&self, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {
@@ -89,6 +113,10 @@ impl SessionBackend for Wrapped {
     }
 
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {
+        if let Some(ended) = self.talk(id) {
+            ended.cancelled().await;
+            return Ok(Termination::Exited);
+        }
         self.simulator.wait(id).await
     }
 
@@ -98,6 +126,9 @@ impl SessionBackend for Wrapped {
 
     async fn kill(&self, id: &SandboxId) -> Result<(), ObserveError> {
         self.kills.fetch_add(1, Ordering::SeqCst);
+        if let Some(ended) = self.talk(id) {
+            ended.cancel();
+        }
         self.simulator.kill(id).await
     }
 
@@ -115,6 +146,13 @@ impl SessionBackend for Wrapped {
         }
         self.simulator.list().await
     }
+}
+
+/// The sandbox behind another pipe.
+async fn over(host: DuplexStream, prepared: Prepared) -> Prepared {
+    let (reader, writer) = tokio::io::split(host);
+    let channel = Channel::handshake(reader, writer, Duration::from_secs(5)).await.unwrap();
+    Prepared { channel, ..prepared }
 }
 
 /// A runner that says what it was told to say. Silent when that is nothing.

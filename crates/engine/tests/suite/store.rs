@@ -12,13 +12,13 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, DeliveryFilter,
-    Idempotency, KeyRecord, NewSession, SessionFilter, Settlement, Store, StoreError, System, Tenant, Update,
-    UpdateError, WebhookSecretRecord,
+    Idempotency, KeyRecord, NewSession, SessionFilter, Settlement, Store, StoreError, System, Tenant, TurnFilter,
+    TurnRecord, Update, UpdateError, WebhookSecretRecord,
 };
 use tokio::sync::Notify;
 use wire::{
     AuditEvent, AuditType, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId,
-    SessionPage, SessionResult, Timestamp, WebhookDelivery,
+    SessionPage, SessionResult, Timestamp, Turn, TurnPage, WebhookDelivery,
 };
 
 /// What becomes of a write.
@@ -152,6 +152,27 @@ impl Tenant for FaultyTenant {
 
     async fn result(&self, id: SessionId) -> Result<Option<SessionResult>, StoreError> {
         self.tenant.result(id).await
+    }
+
+    async fn record_turn(&self, record: TurnRecord) -> Result<Vec<AuditEvent>, UpdateError> {
+        match self.orders.fate(&record.drafts) {
+            None => self.tenant.record_turn(record).await,
+            Some(Fate::Fails) => Err(StoreError::UnknownOrg.into()),
+            Some(Fate::Hangs) => future::pending().await,
+            Some(Fate::NotLive) => Err(UpdateError::NotLive(record.turn.session_id)),
+        }
+    }
+
+    async fn turn(&self, session: SessionId, number: u32) -> Result<Option<Turn>, StoreError> {
+        self.tenant.turn(session, number).await
+    }
+
+    async fn turns(&self, filter: TurnFilter) -> Result<TurnPage, StoreError> {
+        self.tenant.turns(filter).await
+    }
+
+    async fn open_turns(&self, session: SessionId) -> Result<Vec<Turn>, StoreError> {
+        self.tenant.open_turns(session).await
     }
 
     async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditEvent>, StoreError> {

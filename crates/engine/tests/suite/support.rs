@@ -54,24 +54,41 @@ pub(crate) async fn world_with(config: Config) -> World {
 pub(crate) async fn world_on(config: Config, wrap: impl FnOnce(Arc<Simulator>) -> Wrapped) -> World {
     let folder = tempfile::tempdir().unwrap();
     let store = Sqlite::open(&folder.path().join("engine.db")).await.unwrap();
+    world_of(config, folder, store, Clock::System, wrap).await
+}
+
+async fn world_of(
+    config: Config,
+    folder: tempfile::TempDir,
+    store: Sqlite,
+    clock: Clock,
+    wrap: impl FnOnce(Arc<Simulator>) -> Wrapped,
+) -> World {
     let simulator = Arc::new(Simulator::new(SimulatorConfig::default()));
     let backend = Arc::new(wrap(Arc::clone(&simulator)));
     let orders = Arc::new(Orders::default());
     let faulty = Faulty { store: Arc::new(store.clone()), orders: Arc::clone(&orders) };
-    let engine = start(config, Arc::new(faulty), backend.clone()).await;
+    let vault = Vault::new(VAULT_KEY);
+    let engine = start_with(config, Arc::new(faulty), backend.clone(), vault, clock).await;
     let caller = engine.authenticate(None).await.unwrap();
     World { engine, simulator, backend, store, orders, caller, folder }
 }
 
 async fn start(config: Config, store: Arc<dyn Store>, backend: Arc<dyn SessionBackend>) -> Engine {
-    start_with(config, store, backend, Vault::new(VAULT_KEY)).await
+    start_with(config, store, backend, Vault::new(VAULT_KEY), Clock::System).await
 }
 
-async fn start_with(config: Config, store: Arc<dyn Store>, backend: Arc<dyn SessionBackend>, vault: Vault) -> Engine {
+async fn start_with(
+    config: Config,
+    store: Arc<dyn Store>,
+    backend: Arc<dyn SessionBackend>,
+    vault: Vault,
+    clock: Clock,
+) -> Engine {
     let parts = Parts {
         store,
         backends: vec![backend],
-        clock: Clock::System,
+        clock,
         ids: Ids::from_os(),
         pepper: Pepper::new([7; 32]),
         vault,
@@ -87,6 +104,35 @@ pub(crate) struct Absent;
 impl Courier for Absent {
     async fn carry(&self, _letter: &Letter) -> Result<Answer, Undelivered> {
         Err(Undelivered::Unresolved("there is nobody".to_owned()))
+    }
+}
+
+/// A world whose time stands still until it is moved, to the millisecond. Its store lives in a runtime of its own, where
+/// time goes on.
+pub(crate) struct Still {
+    pub(crate) world: World,
+    /// Time moves by itself only where nothing is being done; until this goes, something is.
+    _held: std::sync::mpsc::Sender<()>,
+}
+
+pub(crate) async fn still(wrap: impl FnOnce(Arc<Simulator>) -> Wrapped) -> Still {
+    let outside = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("engine.db");
+    let store = outside.spawn(async move { Sqlite::open(&path).await.unwrap() }).await.unwrap();
+    // A runtime is not dropped inside another; the process ends with the test.
+    std::mem::forget(outside);
+    let (held, until) = std::sync::mpsc::channel();
+    tokio::time::pause();
+    tokio::task::spawn_blocking(move || until.recv());
+    let world = world_of(Config::default(), folder, store, Clock::manual(), wrap).await;
+    Still { world, _held: held }
+}
+
+impl Still {
+    /// Moves time, and lets what is due by then be done.
+    pub(crate) async fn pass(&self, ms: u64) {
+        tokio::time::advance(Duration::from_millis(ms)).await;
     }
 }
 
@@ -185,7 +231,7 @@ impl World {
 
     /// Another server on the same rows, with another key for secrets.
     pub(crate) async fn restarted_with_vault(&self, config: Config, vault: Vault) -> Engine {
-        start_with(config, Arc::new(self.store.clone()), self.backend.clone(), vault).await
+        start_with(config, Arc::new(self.store.clone()), self.backend.clone(), vault, Clock::System).await
     }
 
     /// A server that starts after this one was killed in the middle, as after kill -9: the rows and the sandboxes stand,

@@ -3,7 +3,7 @@
 use wire::{KillReason, Outcome, SessionResult};
 
 /// For help and for docs/cli.md.
-pub(super) const TABLE: &str = "\
+pub(crate) const TABLE: &str = "\
 Exit codes:
   0    the program ended with 0
   1…255  the program ended with that code, or by signal n: 128 + n
@@ -17,16 +17,16 @@ Exit codes:
 
 A program may end with any of these itself; the last line on stderr, and --json, say which it was.";
 
-pub(super) const REFUSED: u8 = 2;
-pub(super) const UNREACHABLE: u8 = 3;
+pub(crate) const REFUSED: u8 = 2;
+pub(crate) const UNREACHABLE: u8 = 3;
 const WALL_CLOCK: u8 = 124;
-pub(super) const FAULT: u8 = 125;
-pub(super) const CANCELLED: u8 = 130;
+pub(crate) const FAULT: u8 = 125;
+pub(crate) const CANCELLED: u8 = 130;
 const KILLED: u8 = 137;
-pub(super) const CLOSED: u8 = 141;
+pub(crate) const CLOSED: u8 = 141;
 
 /// The code that says what became of a session.
-pub(super) fn code(result: &SessionResult) -> u8 {
+pub(crate) fn code(result: &SessionResult) -> u8 {
     match result.outcome {
         Outcome::Succeeded => 0,
         // Only the low byte reaches a parent; what would look like success is failure.
@@ -43,7 +43,8 @@ pub(super) fn code(result: &SessionResult) -> u8 {
                 | KillReason::OutputExceeded
                 | KillReason::IdleTtlExceeded
                 | KillReason::MaxLifetimeExceeded
-                | KillReason::TurnBudgetExceeded,
+                | KillReason::TurnBudgetExceeded
+                | KillReason::TurnTimeoutExceeded,
             )
             | None => KILLED,
         },

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use wire::{KillReason, LimitsView, Outcome, Session, SessionResult};
 
 /// The line that says what became of the session, and what saw to it.
-pub(super) fn verdict(session: &Session, result: &SessionResult) -> String {
+pub(crate) fn verdict(session: &Session, result: &SessionResult) -> String {
     let usage = &result.usage;
     let used = format!("{} ms, cpu {} ms, peak {}", usage.wall_ms, usage.cpu_ms, size(usage.memory_peak_bytes));
     let on = format!("{} ({})", session.backend, session.isolation.as_str());
@@ -85,7 +85,11 @@ fn limit(reason: KillReason, limits: &LimitsView) -> String {
         KillReason::PidsExceeded => Some(limits.pids.to_string()),
         KillReason::DiskExceeded => Some(size(limits.disk_bytes)),
         KillReason::OutputExceeded => Some(size(limits.output_bytes)),
-        KillReason::IdleTtlExceeded | KillReason::MaxLifetimeExceeded | KillReason::TurnBudgetExceeded => None,
+        // Bounds of a conversation are in the session, beside its limits.
+        KillReason::IdleTtlExceeded
+        | KillReason::MaxLifetimeExceeded
+        | KillReason::TurnBudgetExceeded
+        | KillReason::TurnTimeoutExceeded => None,
     };
     said.map_or_else(String::new, |limit| format!(" (limit {limit})"))
 }
@@ -101,7 +105,8 @@ fn mechanism(reason: KillReason, session: &Session) -> &str {
         KillReason::WallClockExceeded
         | KillReason::IdleTtlExceeded
         | KillReason::MaxLifetimeExceeded
-        | KillReason::TurnBudgetExceeded => &enforcement.wall_clock,
+        | KillReason::TurnBudgetExceeded
+        | KillReason::TurnTimeoutExceeded => &enforcement.wall_clock,
     }
 }
 

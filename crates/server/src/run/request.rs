@@ -34,6 +34,25 @@ pub(super) struct ProgramArgs {
     /// What the program is written in: python or node [default: by the file's extension, else python]
     #[arg(long, value_parser = language)]
     language: Option<Language>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// Repository that the program comes out of, and its branch, tag or whole commit id: https://example.org/repo#main
+    #[arg(long, value_name = "URL[#REF]", requires = "entrypoint", help_heading = "Source")]
+    git: Option<String>,
+    /// File of the repository to run
+    #[arg(long, value_name = "FILE", requires = "git", conflicts_with = "file", help_heading = "Source")]
+    entrypoint: Option<String>,
+    /// Directory of the repository that becomes the working directory
+    #[arg(long, value_name = "DIR", requires = "git", conflicts_with = "file", help_heading = "Source")]
+    subpath: Option<String>,
+    /// Binding of kind git that adds the credential of a private repository
+    #[arg(long, value_name = "BINDING", requires = "git", conflicts_with = "file", help_heading = "Source")]
+    credential: Option<String>,
+}
+
+/// What any session is under, and what it finds.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PolicyArgs {
     /// CPU rate in cores; more is throttled
     #[arg(long, value_name = "CORES", value_parser = values::cores, help_heading = "Limits")]
     cpu: Option<f64>,
@@ -62,18 +81,6 @@ pub(super) struct ProgramArgs {
     /// Binding that it may use, by name or id; may be repeated
     #[arg(long = "bind", value_name = "BINDING", help_heading = "Network")]
     bind: Vec<String>,
-    /// Repository that the program comes out of, and its branch, tag or whole commit id: https://example.org/repo#main
-    #[arg(long, value_name = "URL[#REF]", requires = "entrypoint", help_heading = "Source")]
-    git: Option<String>,
-    /// File of the repository to run
-    #[arg(long, value_name = "FILE", requires = "git", conflicts_with = "file", help_heading = "Source")]
-    entrypoint: Option<String>,
-    /// Directory of the repository that becomes the working directory
-    #[arg(long, value_name = "DIR", requires = "git", conflicts_with = "file", help_heading = "Source")]
-    subpath: Option<String>,
-    /// Binding of kind git that adds the credential of a private repository
-    #[arg(long, value_name = "BINDING", requires = "git", conflicts_with = "file", help_heading = "Source")]
-    credential: Option<String>,
     /// File to put into the working directory, under its own name or another; may be repeated
     #[arg(long = "file", value_name = "LOCAL[:PATH]", help_heading = "Source")]
     files: Vec<String>,
@@ -90,7 +97,7 @@ pub(super) struct ProgramArgs {
 
 /// Why there is no request.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProgramError {
+pub(crate) enum ProgramError {
     #[error("{} cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is larger than {MAX_PROGRAM_BYTES} bytes", .0.display())]
@@ -118,11 +125,17 @@ impl ProgramArgs {
                 credential: self.credential,
             })
         });
+        let code = self.file.as_deref().map(text).transpose()?;
+        let policy = self.policy.request()?;
+        Ok(CreateSession { code, source, language, args: self.args, ..policy })
+    }
+}
+
+impl PolicyArgs {
+    /// A request without anything to run.
+    pub(crate) fn request(self) -> Result<CreateSession, ProgramError> {
         Ok(CreateSession {
-            code: self.file.as_deref().map(text).transpose()?,
-            source,
             files: self.files.iter().map(|given| file(given)).collect::<Result<_, _>>()?,
-            language,
             limits: Limits {
                 cpu: self.cpu,
                 cpu_time_ms: self.cpu_time,
@@ -137,7 +150,6 @@ impl ProgramArgs {
                 allow: self.allow,
             },
             service_bindings: self.bind,
-            args: self.args,
             env: unique("env", self.env)?,
             labels: unique("label", self.labels)?,
             image: self.image,
@@ -184,7 +196,7 @@ fn by_extension(path: &Path) -> Language {
     }
 }
 
-fn language(text: &str) -> Result<Language, String> {
+pub(crate) fn language(text: &str) -> Result<Language, String> {
     [Language::Python, Language::Node]
         .into_iter()
         .find(|language| language.as_str() == text)

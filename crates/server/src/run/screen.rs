@@ -12,24 +12,24 @@ use crate::run::terminal::{Filter, plain};
 
 /// Which stream of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
 
 /// Whether stdout belongs to the program or to the JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Text,
     Json,
 }
 
 /// Nobody reads the program's output any more.
 #[derive(Debug)]
-pub(super) struct Closed;
+pub(crate) struct Closed;
 
 #[derive(Debug)]
-pub(super) struct Screen {
+pub(crate) struct Screen {
     form: Form,
     stdout: Option<Filter>,
     stderr: Option<Filter>,
@@ -38,7 +38,7 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(form: Form) -> Self {
+    pub(crate) fn new(form: Form) -> Self {
         let on_terminal = |terminal: bool| terminal.then(Filter::default);
         let stderr = io::stderr().is_terminal();
         let stdout = match form {
@@ -49,7 +49,7 @@ impl Screen {
     }
 
     /// Output of the program.
-    pub(super) fn output(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Closed> {
+    pub(crate) fn output(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Closed> {
         let filter = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -64,7 +64,7 @@ impl Screen {
     }
 
     /// The program has ended: nothing of it may colour what comes next.
-    pub(super) fn end_output(&mut self) {
+    pub(crate) fn end_output(&mut self) {
         for (stream, filter) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
             let rest = filter.as_mut().map(Filter::finish).unwrap_or_default();
             // What is to be said comes next in any case.
@@ -76,8 +76,16 @@ impl Screen {
         }
     }
 
+    /// A text from a sandbox, whole, as lines of their own.
+    pub(crate) fn line(&mut self, stream: Stream, text: &str) {
+        // Nobody is told of a reader who has gone.
+        let _ = self.output(stream, text.as_bytes());
+        let _ = self.output(stream, b"\n");
+        self.end_output();
+    }
+
     /// A line of Enclave's own. Parts of it may come from a server that somebody else runs.
-    pub(super) fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         if !std::mem::replace(&mut self.at_line_start, true) {
             // The program is in the middle of a line.
             let _ = io::stderr().lock().write_all(b"\n");
@@ -88,7 +96,7 @@ impl Screen {
     }
 
     /// The JSON object, when it was asked for.
-    pub(super) fn json(&mut self, value: &Value) -> Result<(), Closed> {
+    pub(crate) fn json(&mut self, value: &Value) -> Result<(), Closed> {
         match self.form {
             Form::Text => Ok(()),
             Form::Json => {

@@ -213,6 +213,21 @@ pub(crate) const KEYS: &[Key] = &[
         default: Text("24h"),
         help: "Highest limits.wallClockMs.",
     },
+    Key {
+        name: "max_lifetime",
+        section: MAXIMA,
+        value: "DURATION",
+        default: Described("the value of max_wall_clock"),
+        help: "Highest interactive.maxLifetimeMs, and so the longest life of an interactive session. No idle TTL, turn \
+               timeout or turn budget is longer.",
+    },
+    Key {
+        name: "max_idle_ttl",
+        section: MAXIMA,
+        value: "DURATION",
+        default: Described("the value of max_lifetime"),
+        help: "Highest interactive.idleTtlMs: how long an interactive session may hold a sandbox without a turn.",
+    },
     Key { name: "max_pids", section: MAXIMA, value: "N", default: Text("4096"), help: "Highest limits.pids." },
     Key { name: "max_disk", section: MAXIMA, value: "SIZE", default: Text("64GiB"), help: "Highest limits.diskBytes." },
     Key {

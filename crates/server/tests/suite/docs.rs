@@ -6,8 +6,8 @@ use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_of_the_api_guide_runs() {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
-    let text = fs::read_to_string(guide).unwrap();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let text = ["api.md", "turns.md"].map(|page| fs::read_to_string(docs.join(page)).unwrap()).concat();
     let blocks: Vec<&str> = text
         .split("```sh\n")
         .skip(1)

@@ -1,14 +1,16 @@
 //! The end of a store.
 
 use tokio::task::JoinSet;
-use wire::{AuditType, Phase};
+use wire::{AuditType, Phase, TurnStatus};
 
 use super::{
     Subject, bindings,
     support::{World, binding, draft, key, key_draft, new, now, org_id, update},
+    turns,
 };
 use crate::{
-    AuditFilter, BindingError, BindingFilter, CreateError, Idempotency, SessionFilter, StoreError, UpdateError, verify,
+    AuditFilter, BindingError, BindingFilter, CreateError, Idempotency, SessionFilter, StoreError, TurnFilter,
+    UpdateError, verify,
 };
 
 pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
@@ -30,6 +32,12 @@ pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
     let page = tenant.sessions(SessionFilter { limit: 1, ..SessionFilter::default() }).await;
     assert!(matches!(page, Err(StoreError::Closed)), "{page:?}");
     assert!(matches!(tenant.result(session.id).await, Err(StoreError::Closed)));
+    let late = tenant.record_turn(turns::record(session.id, 1, TurnStatus::Running)).await;
+    assert!(matches!(late, Err(UpdateError::Store(StoreError::Closed))), "{late:?}");
+    assert!(matches!(tenant.turn(session.id, 1).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.open_turns(session.id).await, Err(StoreError::Closed)));
+    let page = tenant.turns(TurnFilter { session: session.id, cursor: None, limit: 1 }).await;
+    assert!(matches!(page, Err(StoreError::Closed)), "{page:?}");
     assert!(matches!(tenant.audit(AuditFilter::default()).await, Err(StoreError::Closed)));
     assert!(matches!(tenant.audit_head().await, Err(StoreError::Closed)));
     let note = vec![draft(AuditType::AccessDenied, session.id)];

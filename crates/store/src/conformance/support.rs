@@ -135,6 +135,7 @@ pub fn session(org: OrgId) -> Session {
         fault: None,
         language: Language::Python,
         exec_mode: ExecMode::Oneshot,
+        interactive: None,
         backend: text("simulator"),
         isolation: Isolation::Simulated,
         image: text("base"),

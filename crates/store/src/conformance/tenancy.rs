@@ -1,15 +1,16 @@
 //! One org's handle and another org's rows: every method of `Tenant`.
 
 use model::audit::Head;
-use wire::{AuditType, Phase, Session};
+use wire::{AuditType, Phase, Session, TurnStatus};
 
 use super::{
     Subject, bindings,
     support::{World, binding_draft, key, key_draft, message, new, result, update},
+    turns,
 };
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord,
-    SessionFilter, UpdateError,
+    SessionFilter, TurnFilter, UpdateError,
 };
 
 /// An org with one of everything.
@@ -37,6 +38,8 @@ impl Victim {
         let (key, created) = key(world.org, "victim's");
         world.tenant.create_key(key.clone(), created).await.expect("a key is recorded");
         let binding = bindings::created(&world, "victims").await;
+        let turn = turns::record(session.id, 1, TurnStatus::Running);
+        world.tenant.record_turn(turn).await.expect("a turn is recorded");
         Self { world, session, key, binding }
     }
 }
@@ -46,6 +49,10 @@ pub async fn no_read_reaches_another_orgs_rows(subject: &dyn Subject) {
     let tenant = &thief.tenant;
     assert_eq!(tenant.session(victim.session.id).await.expect("a read"), None);
     assert_eq!(tenant.result(victim.session.id).await.expect("a read"), None);
+    assert_eq!(tenant.turn(victim.session.id, 1).await.expect("a read"), None);
+    assert_eq!(tenant.open_turns(victim.session.id).await.expect("a read"), []);
+    let turns = TurnFilter { session: victim.session.id, cursor: None, limit: 10 };
+    assert_eq!(tenant.turns(turns).await.expect("a page").items, []);
     let idempotency = Idempotency { key: "key".to_owned(), request_digest: "digest".to_owned() };
     assert_eq!(tenant.repeated(&idempotency).await.expect("a read"), None);
     for filter in [
@@ -87,6 +94,10 @@ pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
     let refused = tenant.update_session(change).await;
     assert!(matches!(refused, Err(UpdateError::NotLive(_))), "{refused:?}");
 
+    let turn = turns::record(victim.session.id, 1, TurnStatus::Completed);
+    let refused = tenant.record_turn(turn).await;
+    assert!(matches!(refused, Err(UpdateError::NotLive(_))), "{refused:?}");
+
     // The same id in another org is another session, and tells nothing of the first.
     let same = tenant.create_session(new(&stolen)).await;
     assert!(matches!(same, Ok(Created::New(_))), "{same:?}");
@@ -114,6 +125,8 @@ pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
     assert!(same.is_ok(), "{same:?}");
 
     let theirs = &victim.world;
+    let turn = theirs.tenant.turn(victim.session.id, 1).await.expect("a read");
+    assert_eq!(turn, Some(turns::record(victim.session.id, 1, TurnStatus::Running).turn));
     let bound = theirs.tenant.binding(victim.binding.binding.id).await.expect("a read");
     assert_eq!(bound, Some(victim.binding));
     assert_eq!(theirs.tenant.session(victim.session.id).await.expect("a read"), Some(victim.session.clone()));
@@ -125,5 +138,5 @@ pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
     let unfinished = theirs.system.unfinished().await.expect("a read");
     let found = unfinished.iter().find(|unfinished| unfinished.session == victim.session);
     assert_eq!(found.expect("still unfinished").sandbox.as_deref(), Some("box"));
-    assert_eq!((theirs.verified().await, thief.verified().await), (5, 3));
+    assert_eq!((theirs.verified().await, thief.verified().await), (6, 3));
 }

@@ -23,8 +23,8 @@ pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
-    BindingChange, BindingError, Claim, Claimed, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update,
-    UpdateError, WebhookSecretRecord, error::is_busy,
+    BindingChange, BindingError, Claim, Claimed, CreateError, Created, KeyRecord, NewSession, Org, StoreError,
+    TurnRecord, Update, UpdateError, WebhookSecretRecord, error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.
@@ -50,6 +50,11 @@ pub(super) enum Operation {
     Update {
         org: OrgId,
         update: Box<Update>,
+        reply: Reply<Result<Vec<AuditEvent>, UpdateError>>,
+    },
+    Turn {
+        org: OrgId,
+        record: Box<TurnRecord>,
         reply: Reply<Result<Vec<AuditEvent>, UpdateError>>,
     },
     Append {
@@ -234,15 +239,10 @@ impl Operation {
                 }));
             }),
             (Self::Update { update, reply, .. }, Outcome::Events(events)) => Box::new(move || {
-                let _ = reply.send(events.map_err(|refused| match refused {
-                    Refused::NotLive => UpdateError::NotLive(update.session.id),
-                    other @ (Refused::UnknownOrg
-                    | Refused::IdempotencyConflict
-                    | Refused::Foreign
-                    | Refused::Taken(_)
-                    | Refused::Unsealable(_)
-                    | Refused::Corrupt(_)) => other.store().into(),
-                }));
+                let _ = reply.send(events.map_err(|refused| refused.update(update.session.id)));
+            }),
+            (Self::Turn { record, reply, .. }, Outcome::Events(events)) => Box::new(move || {
+                let _ = reply.send(events.map_err(|refused| refused.update(record.turn.session_id)));
             }),
             (Self::Append { reply, .. }, Outcome::Events(events)) => Box::new(move || {
                 let _ = reply.send(events.map_err(Refused::store));
@@ -273,6 +273,7 @@ impl Operation {
             (
                 Self::Create { .. }
                 | Self::Update { .. }
+                | Self::Turn { .. }
                 | Self::Append { .. }
                 | Self::CreateKey { .. }
                 | Self::RevokeKey { .. }
@@ -300,6 +301,7 @@ impl Operation {
         match self {
             Self::Create { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Update { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Turn { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
             Self::CreateKey { reply, .. } => drop(reply.send(Err(error))),
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),

@@ -23,10 +23,18 @@ use crate::{
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
+/// Headers of an answer that is a stream of events.
+pub(crate) const EVENTS: [(HeaderName, &str); 3] = [
+    (header::CONTENT_TYPE, "text/event-stream"),
+    (header::CACHE_CONTROL, "no-store"),
+    // Proxies of the nginx family would otherwise keep events back to fill their buffers.
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+];
+
 /// A session's frames, as server-sent events
 ///
 /// From the first frame, or behind the one that `Last-Event-ID` names. Each event has a sequence number (`id`), a kind
-/// (`event`: `phase`, `stdout`, `stderr`, `audit`, `result`, `gap`, `end`) and JSON (`data`). `end` is the last one.
+/// (`event`: `phase`, `stdout`, `stderr`, `audit`, `turn`, `result`, `gap`, `end`) and JSON (`data`). `end` is the last one.
 /// Where output had to be dropped, a `gap` event says how much. `audit` events are left out for callers without the scope
 /// `audit:read`. A comment comes every 15 seconds; a stream whose key was revoked ends there at the latest.
 #[utoipa::path(
@@ -66,13 +74,7 @@ pub(crate) async fn stream_session(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let body = sse::body(Box::pin(frames), standing, app.settings().heartbeat, Closing::of(closing));
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-        // Proxies of the nginx family would otherwise keep events back to fill their buffers.
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    Ok((headers, body).into_response())
+    Ok((EVENTS, body).into_response())
 }
 
 fn last_event_id(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<u64> {

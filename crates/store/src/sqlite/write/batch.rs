@@ -1,18 +1,19 @@
 //! One transaction: each operation checks first and writes after, so that one that is refused leaves nothing behind.
 
 mod bindings;
+mod turns;
 mod webhooks;
 
 use std::collections::HashMap;
 
 use model::audit::{Draft, Head, Unsealable, canonical_event};
 use sqlx::{Row as _, SqliteConnection};
-use wire::{AuditEvent, KeyId, OrgId, Phase, Timestamp};
+use wire::{AuditEvent, KeyId, OrgId, Phase, SessionId, Timestamp};
 
 pub(crate) use self::webhooks::DeliveryChange;
 use super::Operation;
 use crate::{
-    BindingError, Claimed, Created, KeyRecord, NewSession, Org, StoreError, Update,
+    BindingError, Claimed, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError,
     sqlite::{read, row},
 };
 
@@ -58,6 +59,9 @@ impl<'c> Batch<'c> {
         Ok(match operation {
             Operation::Create { org, new, .. } => Outcome::Created(self.create(*org, new).await?),
             Operation::Update { org, update, .. } => Outcome::Events(self.update(*org, update).await?),
+            Operation::Turn { org, record, .. } => {
+                Outcome::Events(self.turn(*org, &record.turn, &record.drafts).await?)
+            }
             Operation::Append { org, drafts, .. } => Outcome::Events(self.append(*org, drafts).await?),
             Operation::CreateKey { org, key, draft, .. } => Outcome::Done(self.create_key(*org, key, draft).await?),
             Operation::RevokeKey { org, id, draft, .. } => Outcome::Revoked(self.revoke_key(*org, *id, draft).await?),
@@ -296,6 +300,19 @@ impl<'c> Batch<'c> {
 }
 
 impl Refused {
+    /// Why a session, or a turn of it, was not updated.
+    pub(super) fn update(self, id: SessionId) -> UpdateError {
+        match self {
+            Self::NotLive => UpdateError::NotLive(id),
+            other @ (Self::UnknownOrg
+            | Self::IdempotencyConflict
+            | Self::Foreign
+            | Self::Taken(_)
+            | Self::Unsealable(_)
+            | Self::Corrupt(_)) => other.store().into(),
+        }
+    }
+
     pub(super) fn store(self) -> StoreError {
         match self {
             Self::UnknownOrg | Self::IdempotencyConflict | Self::NotLive => StoreError::UnknownOrg,
