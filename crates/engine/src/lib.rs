@@ -17,6 +17,7 @@ mod config;
 mod create;
 mod driver;
 mod error;
+mod fleets;
 mod hub;
 mod live;
 mod output;
@@ -43,8 +44,9 @@ pub use error::{
     AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
     ShutdownError, StartError,
 };
+pub use fleets::{CreateFleetRequest, FleetListError};
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{BindingFilter, SessionFilter, StoreError};
+pub use store::{BindingFilter, FleetFilter, MemberFilter, SessionFilter, StoreError};
 pub use vault::{UnsealError, Vault};
 
 use crate::{admission::Slots, live::Registry};
@@ -68,6 +70,7 @@ pub(crate) struct Inner {
     dev_org: Option<wire::OrgId>,
     slots: Slots,
     registry: Registry,
+    fleets: fleets::Fleets,
     reaper: reaper::Reaper,
     drivers: TaskTracker,
     /// Cancelled when nothing new may be admitted.
@@ -107,6 +110,7 @@ impl Engine {
         let inner = Arc::new(Inner {
             slots: Slots::new(config.max_concurrency, config.max_queue),
             registry: Registry::new(config.replay_bytes),
+            fleets: fleets::Fleets::default(),
             reaper: reaper::Reaper::default(),
             config,
             store: parts.store,
@@ -125,7 +129,9 @@ impl Engine {
         inner.look_at_secrets().await?;
         let owed = recovery::recover(&inner).await?;
         tokio::spawn(reaper::run(Arc::clone(&inner), owed));
-        Ok(Self { inner })
+        let engine = Self { inner };
+        fleets::resume(&engine).await?;
+        Ok(engine)
     }
 
     /// Stops admitting, lets what runs finish for at most `patience`, ends the rest, reclaims everything, and closes the

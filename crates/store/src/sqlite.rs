@@ -23,13 +23,14 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
 };
 use wire::{
-    AuditEvent, BindingId, BindingPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp,
+    AuditEvent, BindingId, BindingPage, Fleet, FleetId, FleetMemberPage, FleetPage, FleetResultPage, KeyId, OrgId,
+    Session, SessionId, SessionPage, SessionResult, Timestamp,
 };
 
 use crate::{
-    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, Idempotency,
-    KeyRecord, NewSession, OpenError, Org, SessionFilter, Store, StoreError, System, Tenant, Unfinished, Update,
-    UpdateError,
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, CreatedFleet,
+    FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession, OpenError, Org, Seat,
+    SessionFilter, Store, StoreError, System, Task, Tenant, Unfinished, Update, UpdateError,
 };
 use write::{Operation, Writer};
 
@@ -40,9 +41,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
+    (5, "fleets", include_str!("../migrations/sqlite/0005_fleets.sql")),
 ];
 
 /// A database file.
@@ -233,6 +235,49 @@ impl Tenant for SqliteTenant {
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError> {
         read::bindings::by_name(self.store.readers()?, self.org, name).await
     }
+
+    async fn create_fleet(&self, new: NewFleet) -> Result<CreatedFleet, CreateError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::CreateFleet { org, new: Box::new(new), reply }).await?
+    }
+
+    async fn repeated_fleet(&self, idempotency: &Idempotency) -> Result<Option<Fleet>, CreateError> {
+        read::fleets::repeated(self.store.readers()?, self.org, idempotency).await
+    }
+
+    async fn create_member(&self, seat: Seat, new: NewSession) -> Result<Vec<AuditEvent>, MemberError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::CreateMember { org, seat, new: Box::new(new), reply }).await?
+    }
+
+    async fn change_fleet(&self, change: FleetChange) -> Result<(), StoreError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Fleet { org, change: Box::new(change), reply }).await?
+    }
+
+    async fn fleet(&self, id: FleetId) -> Result<Option<Fleet>, StoreError> {
+        read::fleets::by_id(self.store.readers()?, self.org, id).await
+    }
+
+    async fn fleets(&self, filter: FleetFilter) -> Result<FleetPage, StoreError> {
+        read::fleets::page(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn fleet_members(&self, filter: MemberFilter) -> Result<FleetMemberPage, StoreError> {
+        read::fleets::members(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn fleet_results(&self, filter: MemberFilter) -> Result<FleetResultPage, StoreError> {
+        read::fleets::results(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn fleet_task(&self, seat: Seat) -> Result<Option<Task>, StoreError> {
+        read::fleets::task(self.store.readers()?, self.org, seat).await
+    }
+
+    async fn fleet_binding_calls(&self, id: FleetId) -> Result<u64, StoreError> {
+        read::fleets::binding_calls(self.store.readers()?, self.org, id).await
+    }
 }
 
 struct SqliteSystem {
@@ -243,6 +288,10 @@ struct SqliteSystem {
 impl System for SqliteSystem {
     async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
         read::unfinished(self.store.readers()?).await
+    }
+
+    async fn unfinished_fleets(&self) -> Result<Vec<Fleet>, StoreError> {
+        read::fleets::unfinished(self.store.readers()?).await
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {

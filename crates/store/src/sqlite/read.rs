@@ -2,6 +2,7 @@
 
 pub(super) mod bindings;
 mod cursor;
+pub(super) mod fleets;
 
 use model::audit::Head;
 use sqlx::{Row, SqliteExecutor, SqlitePool, sqlite::SqliteRow};

@@ -22,8 +22,8 @@ use wire::{AuditEvent, KeyId, OrgId, Timestamp};
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
-    BindingChange, BindingError, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError,
-    error::is_busy,
+    BindingChange, BindingError, CreateError, Created, CreatedFleet, FleetChange, KeyRecord, MemberError, NewFleet,
+    NewSession, Org, Seat, StoreError, Update, UpdateError, error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.
@@ -47,6 +47,9 @@ pub(super) enum Operation {
     CreateKey { org: OrgId, key: Box<KeyRecord>, draft: Box<Draft>, reply: Reply<Result<(), StoreError>> },
     RevokeKey { org: OrgId, id: KeyId, draft: Box<Draft>, reply: Reply<Result<bool, StoreError>> },
     Binding { org: OrgId, change: Box<BindingChange>, reply: Reply<Result<(), BindingError>> },
+    CreateFleet { org: OrgId, new: Box<NewFleet>, reply: Reply<Result<CreatedFleet, CreateError>> },
+    CreateMember { org: OrgId, seat: Seat, new: Box<NewSession>, reply: Reply<Result<Vec<AuditEvent>, MemberError>> },
+    Fleet { org: OrgId, change: Box<FleetChange>, reply: Reply<Result<(), StoreError>> },
     EnsureOrg { org: Org, reply: Reply<Result<Org, StoreError>> },
     ForgetIdempotency { before: Timestamp, reply: Reply<Result<u64, StoreError>> },
 }
@@ -208,6 +211,15 @@ impl Operation {
             (Self::Binding { reply, .. }, Outcome::Binding(changed)) => Box::new(move || {
                 let _ = reply.send(changed);
             }),
+            (Self::CreateFleet { reply, .. }, Outcome::Fleet(made)) => Box::new(move || {
+                let _ = reply.send(made);
+            }),
+            (Self::CreateMember { reply, .. }, Outcome::Member(made)) => Box::new(move || {
+                let _ = reply.send(made);
+            }),
+            (Self::Fleet { reply, .. }, Outcome::FleetChanged(changed)) => Box::new(move || {
+                let _ = reply.send(changed);
+            }),
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
             }),
@@ -221,6 +233,9 @@ impl Operation {
                 | Self::CreateKey { .. }
                 | Self::RevokeKey { .. }
                 | Self::Binding { .. }
+                | Self::CreateFleet { .. }
+                | Self::CreateMember { .. }
+                | Self::Fleet { .. }
                 | Self::EnsureOrg { .. }
                 | Self::ForgetIdempotency { .. },
                 Outcome::Created(_)
@@ -228,6 +243,9 @@ impl Operation {
                 | Outcome::Done(_)
                 | Outcome::Revoked(_)
                 | Outcome::Binding(_)
+                | Outcome::Fleet(_)
+                | Outcome::Member(_)
+                | Outcome::FleetChanged(_)
                 | Outcome::Org(_)
                 | Outcome::Count(_),
             ) => unreachable!("`carry_out` gives each operation its own kind of outcome"),
@@ -243,6 +261,9 @@ impl Operation {
             Self::CreateKey { reply, .. } => drop(reply.send(Err(error))),
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),
             Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::CreateFleet { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::CreateMember { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Fleet { reply, .. } => drop(reply.send(Err(error))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
         }

@@ -1,6 +1,7 @@
 //! One transaction: each operation checks first and writes after, so that one that is refused leaves nothing behind.
 
 mod bindings;
+mod fleets;
 
 use std::collections::HashMap;
 
@@ -10,7 +11,7 @@ use wire::{AuditEvent, KeyId, OrgId, Phase, Timestamp};
 
 use super::Operation;
 use crate::{
-    BindingError, Created, KeyRecord, NewSession, Org, StoreError, Update,
+    BindingError, CreateError, Created, CreatedFleet, KeyRecord, MemberError, NewSession, Org, StoreError, Update,
     sqlite::{read, row},
 };
 
@@ -21,6 +22,9 @@ pub(super) enum Outcome {
     Done(Result<(), Refused>),
     Revoked(Result<bool, Refused>),
     Binding(Result<(), BindingError>),
+    Fleet(Result<CreatedFleet, CreateError>),
+    Member(Result<Vec<AuditEvent>, MemberError>),
+    FleetChanged(Result<(), StoreError>),
     Org(Result<Org, Refused>),
     Count(u64),
 }
@@ -58,13 +62,18 @@ impl<'c> Batch<'c> {
             Operation::CreateKey { org, key, draft, .. } => Outcome::Done(self.create_key(*org, key, draft).await?),
             Operation::RevokeKey { org, id, draft, .. } => Outcome::Revoked(self.revoke_key(*org, *id, draft).await?),
             Operation::Binding { org, change, .. } => Outcome::Binding(self.binding(*org, change).await?),
+            Operation::CreateFleet { org, new, .. } => Outcome::Fleet(self.create_fleet(*org, new).await?),
+            Operation::CreateMember { org, seat, new, .. } => {
+                Outcome::Member(self.create_member(*org, *seat, new).await?)
+            }
+            Operation::Fleet { org, change, .. } => Outcome::FleetChanged(self.change_fleet(*org, change).await?),
             Operation::EnsureOrg { org, .. } => Outcome::Org(self.ensure_org(org).await?),
             Operation::ForgetIdempotency { before, .. } => {
                 let forgotten = sqlx::query("DELETE FROM idempotency WHERE created_ms < ?")
                     .bind(before.as_millis())
                     .execute(&mut *self.connection)
                     .await?;
-                Outcome::Count(forgotten.rows_affected())
+                Outcome::Count(forgotten.rows_affected() + self.forget_fleets(*before).await?)
             }
         })
     }
