@@ -1,6 +1,7 @@
 //! Examples in the document, made of the contract's own types so that they cannot fall behind it.
 
 mod bindings;
+mod fleets;
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
     AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, Egress,
-    Enforcement, ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId,
+    Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage, Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId,
     Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
 };
 
@@ -22,6 +23,7 @@ const ACCEPTED_MS: i64 = 1_769_850_300_000;
 pub(crate) fn request(operation: Operation) -> Option<Value> {
     match operation {
         Operation::CreateSession => Some(create_session()),
+        Operation::CreateFleet => Some(value(&fleets::create())),
         Operation::CreateBinding => Some(value(&bindings::create())),
         Operation::UpdateBinding => Some(value(&bindings::update())),
         Operation::RotateBinding => Some(value(&bindings::secret())),
@@ -36,6 +38,12 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::GetSessionResult
         | Operation::StreamSession
         | Operation::GetSessionAudit
+        | Operation::ListFleets
+        | Operation::GetFleet
+        | Operation::DeleteFleet
+        | Operation::ListFleetMembers
+        | Operation::GetFleetResults
+        | Operation::StreamFleet
         | Operation::ListBindings
         | Operation::GetBinding
         | Operation::DeleteBinding => None,
@@ -82,6 +90,12 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         Operation::GetSession | Operation::DeleteSession => value(&ended()),
         Operation::GetSessionResult => value(&result()),
         Operation::StreamSession => json!({ "text": "hello\n", "offset": 0 }),
+        Operation::CreateFleet => value(&fleets::pending()),
+        Operation::ListFleets => value(&FleetPage { items: vec![fleets::ended()], next_cursor: None }),
+        Operation::GetFleet | Operation::DeleteFleet => value(&fleets::ended()),
+        Operation::ListFleetMembers => value(&FleetMemberPage { items: vec![fleets::member()], next_cursor: None }),
+        Operation::GetFleetResults => value(&FleetResultPage { items: vec![fleets::result()], next_cursor: None }),
+        Operation::StreamFleet => value(&fleets::progress()),
         Operation::CreateBinding
         | Operation::GetBinding
         | Operation::UpdateBinding

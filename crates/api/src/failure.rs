@@ -8,7 +8,9 @@ use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
-use engine::{AuthError, BindingError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError};
+use engine::{
+    AuthError, BindingError, CancelError, CreateError, FleetListError, ListError, ReadError, ResultError, StoreError,
+};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wire::{ErrorCode, FieldError, Problem};
 
@@ -45,6 +47,18 @@ impl Failure {
 
     pub(crate) fn not_found() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such session")
+    }
+
+    pub(crate) fn no_fleet() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such fleet")
+    }
+
+    /// Why a fleet could not be read.
+    pub(crate) fn of_fleet(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::no_fleet(),
+            ReadError::Store(cause) => Self::store(cause),
+        }
     }
 
     pub(crate) fn no_binding() -> Self {
@@ -209,6 +223,15 @@ impl From<ListError> for Failure {
         match error {
             ListError::BadCursor => Self::invalid(vec![FieldError::new("cursor", "is not a nextCursor of this list")]),
             ListError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<FleetListError> for Failure {
+    fn from(error: FleetListError) -> Self {
+        match error {
+            FleetListError::NotFound => Self::no_fleet(),
+            FleetListError::List(error) => error.into(),
         }
     }
 }

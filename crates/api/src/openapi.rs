@@ -18,7 +18,7 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use wire::{ErrorCode, Problem, StreamFrame};
+use wire::{ErrorCode, FleetFrame, Problem, StreamFrame};
 
 use crate::{
     access::{Access, Operation},
@@ -41,6 +41,7 @@ const SCHEME: &str = "apiKey";
     servers((url = "/", description = "This server.")),
     tags(
         (name = "sessions", description = "One workload each, its policy, its life."),
+        (name = "fleets", description = "Many sessions as one unit."),
         (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
         (name = "audit", description = "What happened, hash-chained."),
         (name = "backends", description = "What makes sandboxes, and what it enforces."),
@@ -184,11 +185,13 @@ pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
     for codes in Operation::ALL.iter().flat_map(|operation| by_status(*operation).into_values()) {
         components.responses.insert(name(&codes), RefOr::T(problem(&codes)));
     }
-    if let Some(RefOr::T(Schema::OneOf(frame))) = components.schemas.get(&*StreamFrame::name()) {
-        // Two kinds of frame have the same shape, so a frame is not valid against exactly one of them.
-        let shapes = frame.items.iter().cloned().fold(AnyOfBuilder::new(), AnyOfBuilder::item);
-        let any_of = shapes.description(frame.description.clone()).build();
-        components.schemas.insert(StreamFrame::name().into_owned(), RefOr::T(Schema::AnyOf(any_of)));
+    for frame in [StreamFrame::name(), FleetFrame::name()] {
+        if let Some(RefOr::T(Schema::OneOf(shapes))) = components.schemas.get(&*frame) {
+            // Some kinds of frame have the shape of others, so a frame is not valid against exactly one of them.
+            let any_of = shapes.items.iter().cloned().fold(AnyOfBuilder::new(), AnyOfBuilder::item);
+            let any_of = any_of.description(shapes.description.clone()).build();
+            components.schemas.insert(frame.into_owned(), RefOr::T(Schema::AnyOf(any_of)));
+        }
     }
     document
 }

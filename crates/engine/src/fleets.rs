@@ -24,7 +24,7 @@ use wire::{Fleet, FleetId, FleetMemberPage, FleetPage, FleetResultPage, OrgId};
 
 pub use create::CreateFleetRequest;
 
-use crate::{CancelError, CreateError, Engine, ListError, ReadError};
+use crate::{CreateError, Engine, ListError, ReadError};
 use hub::FleetHub;
 
 pub(crate) use recovery::resume;
@@ -97,12 +97,12 @@ impl Engine {
 
     /// Ends the fleet if it has not ended: what runs is cancelled, what waits never starts. Waits a while until nothing of
     /// it runs, and gives it as it is then.
-    pub async fn cancel_fleet(&self, caller: &Caller, id: FleetId) -> Result<Fleet, CancelError> {
-        let Some(hub) = self.inner.fleets.get(caller.org, id) else { return Ok(self.fleet(caller, id).await?) };
+    pub async fn cancel_fleet(&self, caller: &Caller, id: FleetId) -> Result<Fleet, ReadError> {
+        let Some(hub) = self.inner.fleets.get(caller.org, id) else { return self.fleet(caller, id).await };
         hub.cancel(caller.subject.to_string());
         // A slow end is no failure: the answer then shows a fleet that is still ending.
         let _ = tokio::time::timeout(CANCEL_PATIENCE, hub.over()).await;
-        Ok(self.fleet(caller, id).await?)
+        self.fleet(caller, id).await
     }
 
     /// The fleet's members, in the order of the request.

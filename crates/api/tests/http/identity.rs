@@ -17,7 +17,7 @@ use store::AuditFilter;
 use wire::{AuditType, Role, Scope};
 
 use crate::{
-    bindings,
+    bindings, fleets,
     harness::{Answer, Api, Builder, Key, request},
 };
 
@@ -49,6 +49,7 @@ impl Documented {
     fn request(&self, key: Option<&Key>, id: &str) -> Request<Body> {
         let body = match self.operation {
             Operation::CreateSession => r#"{"code": "1"}"#.into(),
+            Operation::CreateFleet => r#"{"name": "a", "members": [{"code": "1"}]}"#.into(),
             Operation::CreateBinding => bindings::body(&bindings::new_name()).to_string().into(),
             Operation::UpdateBinding => r#"{"budget": {"calls": 5}}"#.into(),
             Operation::RotateBinding => r#"{"value": "another secret"}"#.into(),
@@ -63,6 +64,12 @@ impl Documented {
             | Operation::GetSessionResult
             | Operation::StreamSession
             | Operation::GetSessionAudit
+            | Operation::ListFleets
+            | Operation::GetFleet
+            | Operation::DeleteFleet
+            | Operation::ListFleetMembers
+            | Operation::GetFleetResults
+            | Operation::StreamFleet
             | Operation::ListBindings
             | Operation::GetBinding
             | Operation::DeleteBinding => Body::empty(),
@@ -72,6 +79,21 @@ impl Documented {
 
     fn is_of_bindings(&self) -> bool {
         self.path.starts_with("/v1/bindings")
+    }
+
+    fn is_of_fleets(&self) -> bool {
+        self.path.starts_with("/v1/fleets")
+    }
+
+    /// The prefix of the ids that it takes.
+    fn prefix(&self) -> &'static str {
+        if self.is_of_bindings() {
+            "bnd"
+        } else if self.is_of_fleets() {
+            "flt"
+        } else {
+            "ses"
+        }
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -149,11 +171,15 @@ async fn what_is_no_key_that_works_is_refused_everywhere_and_never_ignored() {
 /// One row per operation: who may call it.
 const TABLE: &[&str] = &[
     "createBinding: admin owner",
+    "createFleet: developer admin owner",
     "createSession: developer admin owner",
     "deleteBinding: admin owner",
+    "deleteFleet: developer admin owner",
     "deleteSession: developer admin owner",
     "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
+    "getFleet: viewer developer admin owner",
+    "getFleetResults: viewer developer admin owner",
     "getHealth: nobody viewer developer admin owner audit-only",
     "getOpenApi: nobody viewer developer admin owner audit-only",
     "getReadiness: nobody viewer developer admin owner audit-only",
@@ -162,8 +188,11 @@ const TABLE: &[&str] = &[
     "getSessionResult: viewer developer admin owner",
     "listBackends: viewer developer admin owner",
     "listBindings: viewer developer admin owner",
+    "listFleetMembers: viewer developer admin owner",
+    "listFleets: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
     "rotateBinding: admin owner",
+    "streamFleet: viewer developer admin owner",
     "streamSession: viewer developer admin owner",
     "updateBinding: admin owner",
 ];
@@ -172,7 +201,8 @@ const TABLE: &[&str] = &[
 async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     let api = Api::start().await;
     let owner = api.owner().await;
-    let id = api.ended_session(&owner, &["exit 0"]).await;
+    let session = api.ended_session(&owner, &["exit 0"]).await;
+    let fleet = fleets::ended(&api, &owner, 1).await;
     let mut callers = vec![("nobody".to_owned(), None)];
     for role in Role::ALL {
         callers.push((role.to_string(), Some(api.key(api.org, role, None).await)));
@@ -185,7 +215,8 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
         for (name, key) in &callers {
             // A deletion leaves nothing for the next caller.
             let binding = if operation.is_of_bindings() { Some(bindings::created(&api, &owner).await) } else { None };
-            let id = binding.as_ref().unwrap_or(&id);
+            let own = if operation.is_of_fleets() { &fleet } else { &session };
+            let id = binding.as_ref().unwrap_or(own);
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
@@ -256,12 +287,23 @@ async fn another_orgs_binding_cannot_be_told_from_one_that_does_not_exist() {
     assert_eq!(taken.status, 201, "{taken:?}");
 }
 
+#[tokio::test]
+async fn another_orgs_fleet_cannot_be_told_from_one_that_does_not_exist() {
+    let api = Api::start().await;
+    let (owner, stranger) = (api.owner().await, api.key(api.other, Role::Owner, None).await);
+    let ended = fleets::ended(&api, &owner, 2).await;
+    let running = fleets::created(&api, &owner, &fleets::body(&["hang"])).await;
+    let ids = [ended.as_str(), running.as_str(), "nonsense", "flt_", "%FF", "..%2f", "flt_%00"];
+    assert_eq!(none_can_be_told(&api, &stranger, "flt", &ids).await, 5 * 7);
+    let still = api.get(&owner, &format!("/v1/fleets/{running}")).await.json();
+    assert_eq!(still["finishedAt"], Value::Null, "{still}");
+    assert_eq!(api.get(&stranger, "/v1/fleets").await.json()["items"], serde_json::json!([]));
+}
+
 /// Tries every operation on each id, and gives how many tries there were.
 async fn none_can_be_told(api: &Api, stranger: &Key, prefix: &str, ids: &[&str]) -> usize {
     let mut tried = 0;
-    let of_bindings = prefix == "bnd";
-    let concerned =
-        |operation: &&Documented| operation.path.contains("{id}") && operation.is_of_bindings() == of_bindings;
+    let concerned = |operation: &&Documented| operation.path.contains("{id}") && operation.prefix() == prefix;
     for operation in documented().iter().filter(concerned) {
         let absent = format!("{prefix}_{ABSENT}");
         let absent = comparable(api.send(operation.request(Some(stranger), &absent)).await);
