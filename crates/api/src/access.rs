@@ -102,6 +102,21 @@ operations! {
     GetTurn = "getTurn", READ, LongPoll, [NotFound];
     /// `POST /v1/sessions/{id}/turns/{number}/interrupt`
     InterruptTurn = "interruptTurn", WRITE, Ordinary, [NotFound];
+    /// `POST /v1/fleets`
+    CreateFleet = "createFleet", WRITE, Ordinary,
+        [MalformedJson, IdempotencyConflict, BodyTooLarge, UnsupportedMediaType, NotEnforceable, NotSupported, Busy];
+    /// `GET /v1/fleets`
+    ListFleets = "listFleets", READ, Ordinary, [];
+    /// `GET /v1/fleets/{id}`
+    GetFleet = "getFleet", READ, Ordinary, [NotFound];
+    /// `DELETE /v1/fleets/{id}`
+    DeleteFleet = "deleteFleet", WRITE, Ordinary, [NotFound];
+    /// `GET /v1/fleets/{id}/members`
+    ListFleetMembers = "listFleetMembers", READ, Ordinary, [NotFound];
+    /// `GET /v1/fleets/{id}/results`
+    GetFleetResults = "getFleetResults", READ, Ordinary, [NotFound];
+    /// `GET /v1/fleets/{id}/stream`
+    StreamFleet = "streamFleet", READ, Ordinary, [NotFound];
     /// `POST /v1/bindings`
     CreateBinding = "createBinding", BINDINGS_WRITE, Ordinary,
         [MalformedJson, Conflict, BodyTooLarge, UnsupportedMediaType];

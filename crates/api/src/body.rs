@@ -22,14 +22,23 @@ pub(crate) struct Json {
 
 /// Reads the body, which must say that it is JSON. A body that is too large by its own account is not read at all.
 pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Json, Failure> {
+    read_json_within(app, headers, body, app.settings().body_limit).await
+}
+
+/// The same, of an operation with a limit of its own.
+pub(crate) async fn read_json_within(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Json, Failure> {
     let settings = app.settings();
-    let too_large =
-        || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {} bytes", settings.body_limit));
+    let too_large = || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {limit} bytes"));
     if !is_json(headers) {
         let detail = "the body must be application/json, in UTF-8, without a content encoding";
         return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
     }
-    if announced(headers).is_some_and(|bytes| bytes > settings.body_limit as u64) {
+    if announced(headers).is_some_and(|bytes| bytes > limit as u64) {
         return Err(too_large());
     }
     let deadline = Instant::now() + settings.body_timeout;
@@ -45,7 +54,7 @@ pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Res
             Err(_) => return Err(Failure::new(ErrorCode::Timeout, "the body took too long to arrive")),
         };
         let Ok(data) = frame.into_data() else { continue };
-        if data.len() > settings.body_limit.saturating_sub(json.bytes.len()) {
+        if data.len() > limit.saturating_sub(json.bytes.len()) {
             return Err(too_large());
         }
         json.extend(app, &data)?;

@@ -1,6 +1,7 @@
 //! Examples in the document, made of the contract's own types so that they cannot fall behind it.
 
 mod bindings;
+mod fleets;
 mod turns;
 mod webhooks;
 
@@ -11,9 +12,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
     AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, DeliveryPage,
-    Egress, Enforcement, ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits,
-    LimitsView, OrgId, Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage,
-    SessionResult, Timestamp, Usage,
+    Egress, Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage, Health,
+    HealthStatus, Isolation, Language, Limits, LimitsView, OrgId, Outcome, Phase, Problem, Readiness, ReadyBackend,
+    Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
 };
 
 use crate::access::Operation;
@@ -26,6 +27,7 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
     match operation {
         Operation::CreateSession => Some(create_session()),
         Operation::CreateTurn => Some(value(&turns::create())),
+        Operation::CreateFleet => Some(value(&fleets::create())),
         Operation::CreateBinding => Some(value(&bindings::create())),
         Operation::UpdateBinding => Some(value(&bindings::update())),
         Operation::RotateBinding => Some(value(&bindings::secret())),
@@ -43,6 +45,12 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::ListTurns
         | Operation::GetTurn
         | Operation::InterruptTurn
+        | Operation::ListFleets
+        | Operation::GetFleet
+        | Operation::DeleteFleet
+        | Operation::ListFleetMembers
+        | Operation::GetFleetResults
+        | Operation::StreamFleet
         | Operation::ListBindings
         | Operation::GetBinding
         | Operation::DeleteBinding
@@ -95,6 +103,12 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         Operation::StreamSession => json!({ "text": "hello\n", "offset": 0 }),
         Operation::CreateTurn | Operation::GetTurn | Operation::InterruptTurn => value(&turns::turn()),
         Operation::ListTurns => value(&turns::page()),
+        Operation::CreateFleet => value(&fleets::pending()),
+        Operation::ListFleets => value(&FleetPage { items: vec![fleets::ended()], next_cursor: None }),
+        Operation::GetFleet | Operation::DeleteFleet => value(&fleets::ended()),
+        Operation::ListFleetMembers => value(&FleetMemberPage { items: vec![fleets::member()], next_cursor: None }),
+        Operation::GetFleetResults => value(&FleetResultPage { items: vec![fleets::result()], next_cursor: None }),
+        Operation::StreamFleet => value(&fleets::progress()),
         Operation::CreateBinding
         | Operation::GetBinding
         | Operation::UpdateBinding

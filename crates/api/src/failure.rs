@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use engine::{
-    AuthError, BindingError, CancelError, CreateError, ListError, ReadError, ResultError, StoreError, TurnError,
-    TurnListError, WebhookSecretError,
+    AuthError, BindingError, CancelError, CreateError, FleetListError, ListError, ReadError, ResultError, StoreError,
+    TurnError, TurnListError, WebhookSecretError,
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wire::{ErrorCode, FieldError, Problem};
@@ -58,6 +58,18 @@ impl Failure {
     pub(crate) fn of_turn(error: ReadError) -> Self {
         match error {
             ReadError::NotFound => Self::no_turn(),
+            ReadError::Store(cause) => Self::store(cause),
+        }
+    }
+
+    pub(crate) fn no_fleet() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such fleet")
+    }
+
+    /// Why a fleet could not be read.
+    pub(crate) fn of_fleet(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::no_fleet(),
             ReadError::Store(cause) => Self::store(cause),
         }
     }
@@ -228,6 +240,15 @@ impl From<ListError> for Failure {
         match error {
             ListError::BadCursor => Self::invalid(vec![FieldError::new("cursor", "is not a nextCursor of this list")]),
             ListError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<FleetListError> for Failure {
+    fn from(error: FleetListError) -> Self {
+        match error {
+            FleetListError::NotFound => Self::no_fleet(),
+            FleetListError::List(error) => error.into(),
         }
     }
 }

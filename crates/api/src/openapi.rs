@@ -18,7 +18,7 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use wire::{ErrorCode, Problem, StreamFrame, TurnFrame, WebhookEvent};
+use wire::{ErrorCode, FleetFrame, Problem, StreamFrame, TurnFrame, WebhookEvent};
 
 use crate::{
     access::{Access, Operation},
@@ -42,6 +42,7 @@ const SCHEME: &str = "apiKey";
     tags(
         (name = "sessions", description = "One workload each, its policy, its life."),
         (name = "turns", description = "Pieces of code that run one after the other in an interactive session."),
+        (name = "fleets", description = "Many sessions as one unit."),
         (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
         (name = "webhooks", description = "Messages to your own servers when sessions end."),
         (name = "audit", description = "What happened, hash-chained."),
@@ -186,9 +187,9 @@ pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
     for codes in Operation::ALL.iter().flat_map(|operation| by_status(*operation).into_values()) {
         components.responses.insert(name(&codes), RefOr::T(problem(&codes)));
     }
-    for name in [StreamFrame::name(), TurnFrame::name()] {
+    for name in [StreamFrame::name(), TurnFrame::name(), FleetFrame::name()] {
         let Some(RefOr::T(Schema::OneOf(frame))) = components.schemas.get(&*name) else { continue };
-        // Two kinds of frame have the same shape, so a frame is not valid against exactly one of them.
+        // Some kinds of frame have the shape of others, so a frame is not valid against exactly one of them.
         let shapes = frame.items.iter().cloned().fold(AnyOfBuilder::new(), AnyOfBuilder::item);
         let any_of = shapes.description(frame.description.clone()).build();
         components.schemas.insert(name.into_owned(), RefOr::T(Schema::AnyOf(any_of)));

@@ -13,6 +13,8 @@ pub struct Settings {
     pub profile_is_dev: bool,
     /// Bytes that a request body may have.
     pub body_limit: usize,
+    /// Bytes that the body of a request for a fleet may have: ten thousand inputs of 1.6 KiB.
+    pub fleet_body_limit: usize,
     /// Bytes that all bodies being read and decided on may have together; what comes on top is told to come again.
     pub body_budget: usize,
     /// How long a client may take to send a whole body.
@@ -43,6 +45,7 @@ impl Default for Settings {
         Self {
             profile_is_dev: false,
             body_limit: 2 * MIB,
+            fleet_body_limit: 16 * MIB,
             body_budget: 64 * MIB,
             body_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(30),

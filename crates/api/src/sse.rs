@@ -4,16 +4,21 @@
 //! when not, when the session's frames end, or when the server stops. A reader that is slow is waited for, and the check
 //! then comes before whatever it is sent next.
 
-use std::{convert::Infallible, fmt::Write, time::Duration};
+use std::{convert::Infallible, fmt::Write, pin::Pin, time::Duration};
 
-use axum::body::Body;
+use axum::{
+    Extension,
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use bytes::Bytes;
 use engine::{Frame, FrameStream};
 use futures::{FutureExt, StreamExt, stream};
+use http::{HeaderName, StatusCode, header};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::Standing;
+use crate::{gate::Standing, serve::Closing};
 
 /// Frames that are there already are sent together up to this many bytes.
 const BATCH: usize = 16 * 1024;
@@ -26,6 +31,30 @@ struct Open {
     closing: CancellationToken,
     ended: bool,
 }
+
+/// The response of a stream: its events, or that there are none.
+pub(crate) fn response(
+    frames: FrameStream,
+    standing: Standing,
+    heartbeat: Duration,
+    closing: Option<Extension<Closing>>,
+) -> Response {
+    let mut frames = frames.peekable();
+    // A browser's EventSource comes back for ever to a stream that closes; 204 is what stops it.
+    if matches!(Pin::new(&mut frames).peek().now_or_never(), Some(None)) {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let body = body(Box::pin(frames), standing, heartbeat, Closing::of(closing));
+    (EVENTS, body).into_response()
+}
+
+/// Headers of an answer that is a stream of events.
+pub(crate) const EVENTS: [(HeaderName, &str); 3] = [
+    (header::CONTENT_TYPE, "text/event-stream"),
+    (header::CACHE_CONTROL, "no-store"),
+    // Proxies of the nginx family would otherwise keep events back to fill their buffers.
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+];
 
 /// The response body of a stream.
 pub(crate) fn body(frames: FrameStream, standing: Standing, heartbeat: Duration, closing: CancellationToken) -> Body {

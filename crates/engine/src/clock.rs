@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::{Builder, Uuid};
-use wire::{BindingId, DeliveryId, KeyId, OrgId, SessionId, Timestamp};
+use wire::{BindingId, DeliveryId, FleetId, KeyId, OrgId, SessionId, Timestamp};
 
 /// Tells the time of day. Durations are tokio's, which tests pause and move.
 #[derive(Clone, Debug)]
@@ -70,6 +70,11 @@ impl Ids {
     /// A session's id.
     pub fn session(&self, clock: &Clock) -> SessionId {
         SessionId::from_uuid(self.v7(clock))
+    }
+
+    /// A fleet's id.
+    pub fn fleet(&self, clock: &Clock) -> FleetId {
+        FleetId::from_uuid(self.v7(clock))
     }
 
     /// An org's id.

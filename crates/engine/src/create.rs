@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use backend::SessionBackend;
-use model::{
-    access::Caller,
-    audit::Draft,
-    session::{Refusal, SessionSpec},
-};
+use model::{access::Caller, audit::Draft, session::SessionSpec};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use store::{Created, Idempotency, NewSession};
@@ -26,6 +22,14 @@ pub struct CreateRequest {
     pub idempotency: Option<(String, Vec<u8>)>,
 }
 
+/// A session that may be admitted.
+pub(crate) struct Prepared {
+    pub(crate) backend: Arc<dyn SessionBackend>,
+    pub(crate) spec: SessionSpec,
+    /// Its bindings, as the caller wrote them.
+    named: Vec<String>,
+}
+
 impl Engine {
     /// Creates a session and starts it.
     pub async fn create(&self, caller: &Caller, asked: CreateRequest) -> Result<Session, CreateError> {
@@ -35,46 +39,20 @@ impl Engine {
         if inner.draining.is_cancelled() {
             return Err(CreateError::Draining);
         }
-        let known: Vec<_> = inner.backends.iter().map(|backend| backend.capabilities().name).collect();
-        let config = &inner.config;
-        let decided =
-            SessionSpec::decide(asked.request, asked.shape_faults, &config.maxima, &config.interactive, &known);
-        let mut spec = decided.map_err(|refusal| match refusal {
-            Refusal::Invalid(faults) => CreateError::Invalid(faults),
-            Refusal::NotSupported(faults) => CreateError::NotSupported(faults),
-        })?;
-        let backend = self.backend_for(&spec);
-        let capabilities = backend.capabilities();
-        let unenforceable = capabilities.unenforceable(&spec);
-        if !unenforceable.is_empty() {
-            self.note_refused(caller, capabilities.name, &unenforceable).await?;
-            return Err(CreateError::NotEnforceable { backend: capabilities.name, faults: unenforceable });
-        }
-        let named = self.name_bindings(caller, &mut spec).await?;
-        if let Some(fault) = self.source_fault(caller, &spec).await? {
-            return Err(CreateError::Invalid(vec![fault]));
-        }
-        if let Some(url) = &spec.webhook_url
-            && let Err(refused) = inner.config.receivers.literal(url)
-        {
-            return Err(CreateError::Invalid(vec![FieldError::new("webhookUrl", refused.detail)]));
-        }
+        let prepared = self.prepare(caller, asked.request, asked.shape_faults).await?;
         let idempotency = asked
             .idempotency
             .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
-        let place = match inner.slots.reserve() {
+        let place = match inner.slots.reserve(caller.org) {
             Ok(place) => place,
             // A repeat takes no place: its session has one, or has ended.
             Err(busy) => return self.repeated(caller, idempotency).await?.ok_or(busy),
         };
 
-        let now = inner.clock.now();
-        let mut session = view::pending(inner.ids.session(&inner.clock), caller, &spec, capabilities, now);
-        session.service_bindings = named;
-        let created = Draft::platform(now, AuditType::SessionCreated, session.id, created(capabilities.name, &spec))
-            .by(caller.subject.to_string());
+        let (session, draft) = self.pending(caller, &prepared, &json!({}));
+        let Prepared { backend, spec, .. } = prepared;
         let webhook_url = spec.webhook_url.as_ref().map(|url| url.as_str().to_owned());
-        let new = NewSession { session: session.clone(), idempotency, drafts: vec![created], webhook_url };
+        let new = NewSession { session: session.clone(), idempotency, drafts: vec![draft], webhook_url };
 
         // In a task of its own: a caller that goes away in the middle must not leave a session without its driver.
         let inner = Arc::clone(inner);
@@ -97,15 +75,68 @@ impl Engine {
         recorded.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
+    /// Decides on a request: the content, what the backend enforces, and what only this deployment can tell.
+    pub(crate) async fn prepare(
+        &self,
+        caller: &Caller,
+        request: CreateSession,
+        shape_faults: Vec<FieldError>,
+    ) -> Result<Prepared, CreateError> {
+        let known = self.backend_names();
+        let config = &self.inner.config;
+        let decided = SessionSpec::decide(request, shape_faults, &config.maxima, &config.interactive, &known);
+        let mut spec = decided.map_err(CreateError::from)?;
+        let backend = self.backend_for(&spec);
+        let capabilities = backend.capabilities();
+        let unenforceable = capabilities.unenforceable(&spec);
+        if !unenforceable.is_empty() {
+            self.note_refused(caller, capabilities.name, &unenforceable).await?;
+            return Err(CreateError::NotEnforceable { backend: capabilities.name, faults: unenforceable });
+        }
+        let named = self.name_bindings(caller, &mut spec).await?;
+        if let Some(fault) = self.source_fault(caller, &spec).await? {
+            return Err(CreateError::Invalid(vec![fault]));
+        }
+        if let Some(url) = &spec.webhook_url
+            && let Err(refused) = config.receivers.literal(url)
+        {
+            return Err(CreateError::Invalid(vec![FieldError::new("webhookUrl", refused.detail)]));
+        }
+        Ok(Prepared { backend, spec, named })
+    }
+
+    /// The session as it is first recorded, with the audit event of its creation, which says `also` as well.
+    pub(crate) fn pending(&self, caller: &Caller, prepared: &Prepared, also: &Value) -> (Session, Draft) {
+        let inner = &self.inner;
+        let Prepared { backend, spec, named } = prepared;
+        let (now, capabilities) = (inner.clock.now(), backend.capabilities());
+        let mut session = view::pending(inner.ids.session(&inner.clock), caller, spec, capabilities, now);
+        session.service_bindings.clone_from(named);
+        let mut data = created(capabilities.name, spec);
+        for (name, value) in also.as_object().into_iter().flatten() {
+            data[name] = value.clone();
+        }
+        let draft = Draft::platform(now, AuditType::SessionCreated, session.id, data).by(caller.subject.to_string());
+        (session, draft)
+    }
+
     /// Ties a session to the bindings that its names mean now, and gives what the caller wrote.
-    async fn name_bindings(&self, caller: &Caller, spec: &mut SessionSpec) -> Result<Vec<String>, CreateError> {
+    pub(crate) async fn name_bindings(
+        &self,
+        caller: &Caller,
+        spec: &mut SessionSpec,
+    ) -> Result<Vec<String>, CreateError> {
         let bound = self.inner.bound(caller.org, &spec.service_bindings).await?;
         let ids = bound.iter().map(|service| service.id.to_string()).collect();
         Ok(std::mem::replace(&mut spec.service_bindings, ids))
     }
 
     /// What is wrong with a repository that only this deployment can tell.
-    async fn source_fault(&self, caller: &Caller, spec: &SessionSpec) -> Result<Option<FieldError>, CreateError> {
+    pub(crate) async fn source_fault(
+        &self,
+        caller: &Caller,
+        spec: &SessionSpec,
+    ) -> Result<Option<FieldError>, CreateError> {
         let Some(repository) = &spec.source else { return Ok(None) };
         Ok(match self.inner.bound_repository(caller.org, repository).await {
             Err(Unbound::Failed(error)) => return Err(error.into()),
@@ -130,14 +161,24 @@ impl Engine {
     }
 
     /// The backend that was asked for; the default one if none was.
-    fn backend_for(&self, spec: &SessionSpec) -> Arc<dyn SessionBackend> {
+    pub(crate) fn backend_for(&self, spec: &SessionSpec) -> Arc<dyn SessionBackend> {
         let asked = |backend: &&Arc<dyn SessionBackend>| {
             spec.backend.as_ref().is_none_or(|name| backend.capabilities().name == name)
         };
         Arc::clone(self.inner.backends.iter().find(asked).expect("an unknown backend was refused"))
     }
 
-    async fn note_refused(&self, caller: &Caller, backend: &str, faults: &[FieldError]) -> Result<(), CreateError> {
+    /// The names that a request may ask for.
+    pub(crate) fn backend_names(&self) -> Vec<&'static str> {
+        self.inner.backends.iter().map(|backend| backend.capabilities().name).collect()
+    }
+
+    pub(crate) async fn note_refused(
+        &self,
+        caller: &Caller,
+        backend: &str,
+        faults: &[FieldError],
+    ) -> Result<(), CreateError> {
         let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         let draft = Draft {
             ts: self.inner.clock.now(),

@@ -20,6 +20,8 @@ mod start;
 mod supervise;
 mod turns;
 
+pub(crate) use record::Backoff;
+
 use std::{sync::Arc, time::Duration};
 
 use backend::{SandboxId, SandboxSpec, SessionBackend, Shape};
@@ -27,10 +29,7 @@ use model::{
     phase::{State, Verdict},
     session::SessionSpec,
 };
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use wire::{AuditEvent, FaultCode, Session};
 
@@ -93,11 +92,10 @@ pub(crate) fn start(
 }
 
 impl Driver {
-    async fn run(mut self, place: Place) {
-        let permit = match self.turn(&place).await {
-            Ok(permit) => permit,
-            Err(verdict) => return self.end(Run::never(verdict), Left::Nothing, None).await,
-        };
+    async fn run(mut self, mut place: Place) {
+        if let Err(verdict) = self.turn(&mut place).await {
+            return self.end(Run::never(verdict), Left::Nothing, None).await;
+        }
         let (run, left) = match self.ready().await {
             Ok((sandbox, inputs)) => {
                 let id = sandbox.id.clone();
@@ -105,7 +103,7 @@ impl Driver {
             }
             Err(NotBooted { verdict, left }) => (Run::never(verdict), left),
         };
-        self.end(run, left, Some((permit, place))).await;
+        self.end(run, left, Some(place)).await;
     }
 
     /// Finish, and reclaim what is left. A session whose end is not recorded here is the next start's to end, and its
@@ -142,13 +140,13 @@ impl Driver {
     }
 
     /// Waits in the queue.
-    async fn turn(&self, place: &Place) -> Result<OwnedSemaphorePermit, Verdict> {
+    async fn turn(&self, place: &mut Place) -> Result<(), Verdict> {
         tokio::select! {
             // In this order: a place that is free as well must not start what is to end.
             biased;
             by = self.live.cancelled() => Err(Verdict::Cancelled { by }),
             () = self.inner.draining.cancelled() => Err(Verdict::Faulted(drained())),
-            permit = place.turn() => Ok(permit),
+            () = place.turn() => Ok(()),
         }
     }
 
@@ -245,7 +243,7 @@ impl Driver {
 }
 
 /// What counts a session under the ceiling.
-type Held = (OwnedSemaphorePermit, Place);
+type Held = Place;
 
 /// What is to be reclaimed of a session.
 enum Left {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use backend::ObserveError;
+use model::session::Refusal;
 use store::StoreError;
 use wire::{BindingId, FieldError};
 
@@ -103,6 +104,15 @@ pub enum CreateError {
     /// The store failed; nothing was recorded.
     #[error("store")]
     Store(#[from] StoreError),
+}
+
+impl From<Refusal> for CreateError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(faults) => Self::Invalid(faults),
+            Refusal::NotSupported(faults) => Self::NotSupported(faults),
+        }
+    }
 }
 
 impl From<store::CreateError> for CreateError {

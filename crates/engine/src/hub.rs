@@ -45,8 +45,12 @@ pub struct Frame {
 
 impl Frame {
     pub(crate) fn new(seq: u64, frame: &StreamFrame) -> Self {
+        Self::of(seq, frame.kind(), frame)
+    }
+
+    pub(crate) fn of(seq: u64, kind: FrameKind, frame: &impl serde::Serialize) -> Self {
         let data = serde_json::to_string(frame).expect("frames have string keys only").into();
-        Self { seq, kind: frame.kind(), data }
+        Self { seq, kind, data }
     }
 
     /// The last frame of a turn's own stream.
@@ -173,6 +177,16 @@ impl Hub {
     pub(crate) fn close(&self) {
         self.log().ended = true;
         self.last.send_modify(|_| {});
+    }
+
+    /// Resolves when nothing more will come.
+    pub(crate) async fn ended(&self) {
+        let mut last = self.last.subscribe();
+        while !self.log().ended {
+            if last.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Drops all output that is held; readers that come later are told of the gap.

@@ -18,6 +18,7 @@ mod courier;
 mod create;
 mod driver;
 mod error;
+mod fleets;
 mod hub;
 mod live;
 mod output;
@@ -47,8 +48,9 @@ pub use error::{
     AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
     ShutdownError, StartError, TurnError, WebhookSecretError,
 };
+pub use fleets::{CreateFleetRequest, FleetListError};
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{BindingFilter, DeliveryFilter, SessionFilter, StoreError, TurnFilter};
+pub use store::{BindingFilter, DeliveryFilter, FleetFilter, MemberFilter, SessionFilter, StoreError, TurnFilter};
 pub use turns::{TurnListError, TurnWaiter};
 pub use vault::{UnsealError, Vault};
 
@@ -76,6 +78,7 @@ pub(crate) struct Inner {
     dev_org: Option<wire::OrgId>,
     slots: Slots,
     registry: Registry,
+    fleets: fleets::Fleets,
     reaper: reaper::Reaper,
     drivers: TaskTracker,
     /// Cancelled when nothing new may be admitted.
@@ -117,6 +120,7 @@ impl Engine {
         let inner = Arc::new(Inner {
             slots: Slots::new(config.max_concurrency, config.max_queue),
             registry: Registry::new(config.replay_bytes),
+            fleets: fleets::Fleets::default(),
             reaper: reaper::Reaper::default(),
             config,
             store: parts.store,
@@ -138,7 +142,9 @@ impl Engine {
         let owed = recovery::recover(&inner).await?;
         tokio::spawn(reaper::run(Arc::clone(&inner), owed));
         tokio::spawn(webhooks::deliver::run(Arc::clone(&inner)));
-        Ok(Self { inner })
+        let engine = Self { inner };
+        fleets::resume(&engine).await?;
+        Ok(engine)
     }
 
     /// Takes no further session from here on.

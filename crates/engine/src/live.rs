@@ -23,6 +23,13 @@ pub(crate) struct Progress {
     pub(crate) result: Option<Arc<SessionResult>>,
 }
 
+/// What a session has used so far of what is told as it happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) egress_bytes: u64,
+    pub(crate) binding_calls: u64,
+}
+
 /// A session as everybody but its driver sees it.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -31,6 +38,7 @@ pub(crate) struct Live {
     pub(crate) progress: watch::Sender<Progress>,
     /// Its turns, when it is interactive.
     pub(crate) turns: Option<Arc<Turns>>,
+    pub(crate) spent: watch::Sender<Spent>,
     /// Who asked for its end.
     pub(crate) cancelled_by: watch::Sender<Option<String>>,
 }
@@ -87,6 +95,7 @@ impl Registry {
             hub: Arc::new(Hub::new(Arc::clone(&self.budget))),
             turns: session.interactive.as_ref().map(|bounds| Arc::new(Turns::new(bounds))),
             cancelled_by: watch::Sender::new(None),
+            spent: watch::Sender::default(),
             progress: watch::Sender::new(Progress { session: Arc::new(session.clone()), result: None }),
         });
         self.held().sessions.insert(session.id, Arc::clone(&live));

@@ -9,6 +9,7 @@ mod suite {
     mod creations;
     mod failures;
     mod files;
+    mod fleets;
     mod outages;
     mod recovered;
     mod store;

@@ -36,6 +36,19 @@ impl std::fmt::Display for Subject {
     }
 }
 
+impl std::str::FromStr for Subject {
+    type Err = wire::IdError;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, wire::IdError> {
+        match text {
+            "dev" => Ok(Self::Dev),
+            "operator" => Ok(Self::Operator),
+            _ => text.parse().map(Self::Key),
+        }
+    }
+}
+
 impl Caller {
     /// Whether the caller may do what requires `scope`: its role must have it, and so must its key.
     pub fn allows(&self, scope: Scope) -> bool {
@@ -64,6 +77,14 @@ mod tests {
 
     fn caller(role: Role, narrowed: Option<Vec<Scope>>) -> Caller {
         Caller { org: OrgId::from_uuid(Uuid::nil()), subject: Subject::Dev, role, narrowed }
+    }
+
+    #[test]
+    fn a_subject_is_read_back_as_it_was_written() {
+        for subject in [Subject::Dev, Subject::Operator, Subject::Key(KeyId::from_uuid(Uuid::nil()))] {
+            assert_eq!(subject.to_string().parse(), Ok(subject));
+        }
+        assert!("root".parse::<Subject>().is_err());
     }
 
     #[test]

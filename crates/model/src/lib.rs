@@ -8,6 +8,7 @@ pub mod audit;
 pub mod binding;
 pub mod capability;
 pub mod egress;
+pub mod fleet;
 pub mod gateway;
 pub mod interactive;
 pub mod limits;

@@ -240,7 +240,7 @@ fn check_env(env: &BTreeMap<String, String>, faults: &mut Vec<FieldError>) {
     }
 }
 
-fn check_labels(labels: &BTreeMap<String, String>, faults: &mut Vec<FieldError>) {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>, faults: &mut Vec<FieldError>) {
     if labels.len() > MAX_LABELS {
         faults.push(FieldError::new("labels", format!("must have at most {MAX_LABELS} entries")));
     }

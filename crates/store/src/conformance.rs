@@ -11,6 +11,7 @@
 pub mod audit;
 pub mod bindings;
 pub mod closing;
+pub mod fleets;
 pub mod hostile;
 pub mod idempotency;
 pub mod keys;
@@ -103,6 +104,14 @@ macro_rules! conformance {
                 only_a_session_that_is_not_torn_down_gets_turns,
                 turns_are_listed_in_order_in_pages_without_gaps,
                 a_page_of_large_turns_ends_early;
+            fleets:
+                a_fleet_is_read_back_as_it_was_given_with_all_of_its_members,
+                a_member_is_what_its_session_is,
+                a_member_gets_one_session_and_none_once_its_fleet_was_ended,
+                a_fleet_finishes_once,
+                the_same_request_gets_the_fleet_that_it_made,
+                fleets_are_listed_newest_first_in_pages_of_their_own,
+                a_page_of_results_ends_where_it_gets_large;
             tenancy:
                 no_read_reaches_another_orgs_rows,
                 no_write_reaches_another_orgs_rows;

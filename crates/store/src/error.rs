@@ -80,6 +80,17 @@ pub enum CreateError {
     Store(#[from] StoreError),
 }
 
+/// Why a member of a fleet got no session.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// It does not wait for one: it has one, it was skipped, or there is no such member in this org.
+    #[error("the member does not wait for a session")]
+    NotQueued,
+    /// The write failed; nothing was recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why a session's state could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {

@@ -18,14 +18,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use wire::{
-    AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
-    SessionResult, Timestamp, Turn, TurnPage, WebhookDelivery,
+    AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, Fleet, FleetId, FleetMemberPage, FleetPage,
+    FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, Turn, TurnPage,
+    WebhookDelivery,
 };
 
-pub use error::{BindingError, CreateError, OpenError, StoreError, UpdateError};
+pub use error::{BindingError, CreateError, MemberError, OpenError, StoreError, UpdateError};
 pub use record::{
-    AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord, NewSession, Org,
-    OutboxMessage, SessionFilter, TURN_PAGE_BYTES, TurnFilter, TurnRecord, Unfinished, Update,
+    AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, CreatedFleet, FleetChange, FleetFilter,
+    Idempotency, KeyRecord, MemberFilter, NewFleet, NewSession, Org, OutboxMessage, Seat, SessionFilter,
+    TURN_PAGE_BYTES, Task, TurnFilter, TurnRecord, Unfinished, Update,
 };
 pub use record::{Claim, Claimed, DeliveryFilter, Settled, Settlement, WebhookSecretRecord};
 pub use verify::{VerifyError, verify};
@@ -129,6 +131,37 @@ pub trait Tenant: Send + Sync {
     /// Records the next version of that secret, with its audit events; false when another one has this version already
     /// (then nothing is written).
     async fn set_webhook_secret(&self, record: WebhookSecretRecord, drafts: Vec<Draft>) -> Result<bool, StoreError>;
+
+    /// Records a fleet together with its members and its audit events; with an idempotency key, gives back the fleet that
+    /// an earlier request with the same key made.
+    async fn create_fleet(&self, new: NewFleet) -> Result<CreatedFleet, CreateError>;
+
+    /// The fleet that an earlier request with this idempotency key made, if there was one. Writes nothing.
+    async fn repeated_fleet(&self, idempotency: &Idempotency) -> Result<Option<Fleet>, CreateError>;
+
+    /// Records the session of a member whose turn has come; it is the member's from then on.
+    async fn create_member(&self, seat: Seat, new: NewSession) -> Result<Vec<AuditEvent>, MemberError>;
+
+    /// Changes a fleet. What has been done is done: a change that comes again, or too late, changes nothing.
+    async fn change_fleet(&self, change: FleetChange) -> Result<(), StoreError>;
+
+    /// The fleet, if this org has one of that id.
+    async fn fleet(&self, id: FleetId) -> Result<Option<Fleet>, StoreError>;
+
+    /// Fleets, newest first.
+    async fn fleets(&self, filter: FleetFilter) -> Result<FleetPage, StoreError>;
+
+    /// A fleet's members, in the order of the request.
+    async fn fleet_members(&self, filter: MemberFilter) -> Result<FleetMemberPage, StoreError>;
+
+    /// What they gave back. A page ends where it gets large.
+    async fn fleet_results(&self, filter: MemberFilter) -> Result<FleetResultPage, StoreError>;
+
+    /// What a member is to run.
+    async fn fleet_task(&self, seat: Seat) -> Result<Option<Task>, StoreError>;
+
+    /// How often a fleet's members have called service bindings, by the audit log.
+    async fn fleet_binding_calls(&self, id: FleetId) -> Result<u64, StoreError>;
 }
 
 /// Across orgs.
@@ -136,6 +169,9 @@ pub trait Tenant: Send + Sync {
 pub trait System: Send + Sync {
     /// Sessions that are not torn down: what recovery has to end.
     async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError>;
+
+    /// Fleets that have not finished: what has to go on after a start.
+    async fn unfinished_fleets(&self) -> Result<Vec<Fleet>, StoreError>;
 
     /// A key by its public id, of whatever org, for authentication. Revoked keys too.
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError>;

@@ -2,8 +2,8 @@
 
 use model::audit::Draft;
 use wire::{
-    AuditEvent, Binding, BindingId, DeliveryId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult,
-    Timestamp, Turn, WebhookEventType,
+    AuditEvent, Binding, BindingId, DeliveryId, Fleet, FleetEndReason, FleetId, KeyId, MemberPhase, OrgId, Phase, Role,
+    Scope, Session, SessionFault, SessionId, SessionResult, Timestamp, Turn, WebhookEventType,
 };
 
 mod webhooks;
@@ -210,4 +210,94 @@ pub struct Unfinished {
     pub sandbox: Option<String>,
     /// Where to tell that it ended.
     pub webhook_url: Option<String>,
+}
+
+/// A fleet to record, with all of its members.
+#[derive(Clone, Debug)]
+pub struct NewFleet {
+    /// The fleet, in phase `pending`. Its `org_id` is the tenant's.
+    pub fleet: Fleet,
+    /// What every member is, JSON text, when they differ in their inputs alone.
+    pub template: Option<String>,
+    /// In the order of the request: their inputs if there is a template, else their requests. JSON text.
+    pub tasks: Vec<String>,
+    /// The caller's idempotency key.
+    pub idempotency: Option<Idempotency>,
+    /// Audit events of the creation.
+    pub drafts: Vec<Draft>,
+}
+
+/// What became of the creation of a fleet.
+#[derive(Clone, Debug)]
+pub enum CreatedFleet {
+    /// Recorded.
+    New,
+    /// An earlier request with the same key made this one; nothing was written.
+    Existing(Box<Fleet>),
+}
+
+/// One member of a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The member's place in it.
+    pub index: u32,
+}
+
+/// A change of a fleet that has not finished. Of one that has, nothing changes any more.
+#[derive(Clone, Debug)]
+pub enum FleetChange {
+    /// It is ended: members that have no session get none any more, and those whose session has not ended are marked.
+    EndedBy {
+        /// Which.
+        id: FleetId,
+        /// Why.
+        reason: FleetEndReason,
+    },
+    /// A member could not be started, or what became of it is not known.
+    Fault {
+        /// Which.
+        seat: Seat,
+        /// Why.
+        fault: SessionFault,
+    },
+    /// It has finished.
+    Finish {
+        /// What it is now.
+        fleet: Box<Fleet>,
+        /// Its audit event.
+        draft: Draft,
+    },
+}
+
+/// Which fleets to list.
+#[derive(Clone, Debug, Default)]
+pub struct FleetFilter {
+    /// `nextCursor` of the page before. Opaque; only this org's are accepted.
+    pub cursor: Option<String>,
+    /// How many at most; the caller bounds it.
+    pub limit: u32,
+}
+
+/// Which members of a fleet to list.
+#[derive(Clone, Debug)]
+pub struct MemberFilter {
+    /// Of which fleet.
+    pub fleet: FleetId,
+    /// `nextCursor` of the page before. Opaque; only this fleet's are accepted.
+    pub cursor: Option<String>,
+    /// How many at most; the caller bounds it.
+    pub limit: u32,
+    /// Only those in this phase.
+    pub phase: Option<MemberPhase>,
+}
+
+/// What a member of a fleet is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// What every member is, if the fleet has a template.
+    pub template: Option<String>,
+    /// The member's input if it has, else its request.
+    pub task: String,
 }

@@ -23,14 +23,16 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous},
 };
 use wire::{
-    AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
-    SessionResult, Timestamp, Turn, TurnPage, WebhookDelivery,
+    AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, Fleet, FleetId, FleetMemberPage, FleetPage,
+    FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, Turn, TurnPage,
+    WebhookDelivery,
 };
 
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Claim, Claimed, CreateError, Created,
-    DeliveryFilter, Idempotency, KeyRecord, NewSession, OpenError, Org, SessionFilter, Settlement, Store, StoreError,
-    System, Tenant, TurnFilter, TurnRecord, Unfinished, Update, UpdateError, WebhookSecretRecord,
+    CreatedFleet, DeliveryFilter, FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter,
+    NewFleet, NewSession, OpenError, Org, Seat, SessionFilter, Settlement, Store, StoreError, System, Task, Tenant,
+    TurnFilter, TurnRecord, Unfinished, Update, UpdateError, WebhookSecretRecord,
 };
 use write::{DeliveryChange, Operation, Writer};
 
@@ -41,10 +43,11 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
     (3, "turns", include_str!("../migrations/sqlite/0003_turns.sql")),
+    (5, "fleets", include_str!("../migrations/sqlite/0005_fleets.sql")),
     (6, "webhooks", include_str!("../migrations/sqlite/0006_webhooks.sql")),
 ];
 
@@ -280,6 +283,49 @@ impl Tenant for SqliteTenant {
         let (org, record) = (self.org, Box::new(record));
         self.store.write(|reply| Operation::WebhookSecret { org, record, drafts, reply }).await?
     }
+
+    async fn create_fleet(&self, new: NewFleet) -> Result<CreatedFleet, CreateError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::CreateFleet { org, new: Box::new(new), reply }).await?
+    }
+
+    async fn repeated_fleet(&self, idempotency: &Idempotency) -> Result<Option<Fleet>, CreateError> {
+        read::fleets::repeated(self.store.readers()?, self.org, idempotency).await
+    }
+
+    async fn create_member(&self, seat: Seat, new: NewSession) -> Result<Vec<AuditEvent>, MemberError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::CreateMember { org, seat, new: Box::new(new), reply }).await?
+    }
+
+    async fn change_fleet(&self, change: FleetChange) -> Result<(), StoreError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Fleet { org, change: Box::new(change), reply }).await?
+    }
+
+    async fn fleet(&self, id: FleetId) -> Result<Option<Fleet>, StoreError> {
+        read::fleets::by_id(self.store.readers()?, self.org, id).await
+    }
+
+    async fn fleets(&self, filter: FleetFilter) -> Result<FleetPage, StoreError> {
+        read::fleets::page(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn fleet_members(&self, filter: MemberFilter) -> Result<FleetMemberPage, StoreError> {
+        read::fleets::members(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn fleet_results(&self, filter: MemberFilter) -> Result<FleetResultPage, StoreError> {
+        read::fleets::results(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn fleet_task(&self, seat: Seat) -> Result<Option<Task>, StoreError> {
+        read::fleets::task(self.store.readers()?, self.org, seat).await
+    }
+
+    async fn fleet_binding_calls(&self, id: FleetId) -> Result<u64, StoreError> {
+        read::fleets::binding_calls(self.store.readers()?, self.org, id).await
+    }
 }
 
 struct SqliteSystem {
@@ -290,6 +336,10 @@ struct SqliteSystem {
 impl System for SqliteSystem {
     async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
         read::unfinished(self.store.readers()?).await
+    }
+
+    async fn unfinished_fleets(&self) -> Result<Vec<Fleet>, StoreError> {
+        read::fleets::unfinished(self.store.readers()?).await
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {

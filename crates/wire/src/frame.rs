@@ -23,6 +23,10 @@ pub enum FrameKind {
     Result,
     /// Output that the buffer had to drop.
     Gap,
+    /// A member of a fleet changed.
+    Member,
+    /// How far a fleet is.
+    Progress,
     /// The last frame.
     End,
 }
@@ -38,6 +42,8 @@ impl FrameKind {
             Self::Turn => "turn",
             Self::Result => "result",
             Self::Gap => "gap",
+            Self::Member => "member",
+            Self::Progress => "progress",
             Self::End => "end",
         }
     }

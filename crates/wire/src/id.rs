@@ -94,6 +94,8 @@ ids! {
     SessionId = "ses";
     /// An organisation: the owner of every row.
     OrgId = "org";
+    /// A fleet.
+    FleetId = "flt";
     /// A service binding.
     BindingId = "bnd";
     /// An API key (its public part).

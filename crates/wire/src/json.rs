@@ -6,10 +6,10 @@
 use std::fmt;
 
 use serde::{
-    Deserializer,
+    Deserialize, Deserializer,
     de::{self, DeserializeOwned, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::problem::FieldError;
 
@@ -29,6 +29,75 @@ pub fn parse_strict(bytes: &[u8]) -> Result<Value, JsonError> {
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| JsonError(error.to_string()))?;
     Ok(value)
+}
+
+/// The fields of an object as their texts, duplicate keys refused; none for anything else. What is in them is skipped
+/// over, and checked by whoever reads it.
+pub(crate) fn raw_fields(bytes: &[u8]) -> Result<Option<Vec<(String, &RawValue)>>, JsonError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        reader.deserialize_map(RawFields).map(Some)
+    } else {
+        de::IgnoredAny::deserialize(&mut reader).map(|_| None)
+    };
+    read.and_then(|read| reader.end().map(|()| read)).map_err(|error| JsonError(error.to_string()))
+}
+
+/// The first `most` items of an array as their texts, and how many it has; none for anything else.
+pub(crate) fn raw_items(text: &RawValue, most: usize) -> Result<Option<(Vec<&RawValue>, usize)>, JsonError> {
+    if !text.get().starts_with('[') {
+        return Ok(None);
+    }
+    let mut reader = serde_json::Deserializer::from_str(text.get());
+    reader.deserialize_seq(RawItems { most }).map(Some).map_err(|error| JsonError(error.to_string()))
+}
+
+struct RawFields;
+
+impl<'de> Visitor<'de> for RawFields {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut seen = std::collections::HashSet::new();
+        let mut fields = Vec::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                return Err(de::Error::custom(format_args!("duplicate key {key:?}")));
+            }
+            fields.push((key, entries.next_value()?));
+        }
+        Ok(fields)
+    }
+}
+
+struct RawItems {
+    most: usize,
+}
+
+impl<'de> Visitor<'de> for RawItems {
+    type Value = (Vec<&'de RawValue>, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut kept = Vec::new();
+        while kept.len() < self.most
+            && let Some(item) = items.next_element()?
+        {
+            kept.push(item);
+        }
+        let mut count = kept.len();
+        while kept.len() == self.most && items.next_element::<de::IgnoredAny>()?.is_some() {
+            count += 1;
+        }
+        Ok((kept, count))
+    }
 }
 
 /// Arrays and objects inside one another: 0 for a scalar, 1 for `[]` and for `[1, 2]`.

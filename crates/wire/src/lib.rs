@@ -8,6 +8,7 @@ mod access;
 mod audit;
 mod backend;
 mod binding;
+mod fleet;
 mod frame;
 mod id;
 mod json;
@@ -26,8 +27,13 @@ pub use binding::{
     Binding, BindingAllow, BindingBudget, BindingKind, BindingPage, BindingSecret, BindingSpec, BindingUpstream,
     CreateBinding, UpdateBinding,
 };
+pub use fleet::{
+    Completion, CreateFleet, Fleet, FleetBudget, FleetCounts, FleetEnd, FleetEndReason, FleetFrame, FleetMember,
+    FleetMemberPage, FleetMembers, FleetPage, FleetPhase, FleetProgress, FleetResult, FleetResultPage, FleetTemplate,
+    FleetUsage, MAX_FLEET_INPUT_BYTES, MAX_FLEET_MEMBERS, MemberPhase,
+};
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
-pub use id::{BindingId, DeliveryId, IdError, KeyId, OrgId, SessionId};
+pub use id::{BindingId, DeliveryId, FleetId, IdError, KeyId, OrgId, SessionId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
 pub use json_text::JsonText;
 pub use problem::{ErrorCode, FieldError, Problem};

@@ -136,6 +136,13 @@ impl FieldError {
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
     }
+
+    /// The same fault, of something that stands at `path` in a larger whole.
+    #[must_use]
+    pub fn under(self, path: &str) -> Self {
+        let field = if self.field == "(body)" { path.to_owned() } else { format!("{path}.{}", self.field) };
+        Self { field, message: self.message }
+    }
 }
 
 /// An error, `application/problem+json` (RFC 9457).

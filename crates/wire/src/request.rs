@@ -216,7 +216,7 @@ impl CreateSession {
         Ok((request, faults))
     }
 
-    fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
+    pub(crate) fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
         let mut object = Object::new("", value, faults);
         let source = object.nested("source", Source::read).flatten();
         let egress = object.nested("egress", Egress::read);
@@ -359,7 +359,7 @@ pub(crate) fn read_text(path: &str, value: Value, faults: &mut Vec<FieldError>) 
 
 impl Object<'_> {
     /// Takes an object whose values are strings.
-    fn text_map(&mut self, field: &str) -> BTreeMap<String, String> {
+    pub(crate) fn text_map(&mut self, field: &str) -> BTreeMap<String, String> {
         let Some(value) = self.raw(field) else { return BTreeMap::new() };
         let path = self.path_of(field);
         let Value::Object(entries) = value else {

@@ -120,6 +120,8 @@ pub enum FaultCode {
     ServerRestarted,
     /// The server shut down before the session could finish.
     ServerDrained,
+    /// A member of a fleet that could not be started when its turn came.
+    NotStarted,
     /// A fault of the server itself.
     Internal,
 }

@@ -37,6 +37,10 @@ impl System for BrokenSystem {
         self.0.unfinished().await
     }
 
+    async fn unfinished_fleets(&self) -> Result<Vec<wire::Fleet>, StoreError> {
+        self.0.unfinished_fleets().await
+    }
+
     async fn key(&self, _id: KeyId) -> Result<Option<store::KeyRecord>, StoreError> {
         Err(StoreError::Closed)
     }

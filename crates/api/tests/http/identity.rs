@@ -17,7 +17,7 @@ use store::AuditFilter;
 use wire::{AuditType, Role, Scope};
 
 use crate::{
-    bindings,
+    bindings, fleets,
     harness::{Answer, Api, Builder, Key, request},
     webhooks,
 };
@@ -51,6 +51,7 @@ impl Documented {
         let body = match self.operation {
             Operation::CreateSession => r#"{"code": "1"}"#.into(),
             Operation::CreateTurn => r#"{"code": "1 + 1"}"#.into(),
+            Operation::CreateFleet => r#"{"name": "a", "members": [{"code": "1"}]}"#.into(),
             Operation::CreateBinding => bindings::body(&bindings::new_name()).to_string().into(),
             Operation::UpdateBinding => r#"{"budget": {"calls": 5}}"#.into(),
             Operation::RotateBinding => r#"{"value": "another secret"}"#.into(),
@@ -68,6 +69,12 @@ impl Documented {
             | Operation::ListTurns
             | Operation::GetTurn
             | Operation::InterruptTurn
+            | Operation::ListFleets
+            | Operation::GetFleet
+            | Operation::DeleteFleet
+            | Operation::ListFleetMembers
+            | Operation::GetFleetResults
+            | Operation::StreamFleet
             | Operation::ListBindings
             | Operation::GetBinding
             | Operation::DeleteBinding
@@ -89,6 +96,23 @@ impl Documented {
 
     fn is_of_turns(&self) -> bool {
         self.path.contains("/turns")
+    }
+
+    fn is_of_fleets(&self) -> bool {
+        self.path.starts_with("/v1/fleets")
+    }
+
+    /// The prefix of the ids that it takes.
+    fn prefix(&self) -> &'static str {
+        if self.is_of_bindings() {
+            "bnd"
+        } else if self.is_of_fleets() {
+            "flt"
+        } else if self.is_of_deliveries() {
+            "whd"
+        } else {
+            "ses"
+        }
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -166,12 +190,16 @@ async fn what_is_no_key_that_works_is_refused_everywhere_and_never_ignored() {
 /// One row per operation: who may call it.
 const TABLE: &[&str] = &[
     "createBinding: admin owner",
+    "createFleet: developer admin owner",
     "createSession: developer admin owner",
     "createTurn: developer admin owner",
     "deleteBinding: admin owner",
+    "deleteFleet: developer admin owner",
     "deleteSession: developer admin owner",
     "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
+    "getFleet: viewer developer admin owner",
+    "getFleetResults: viewer developer admin owner",
     "getHealth: nobody viewer developer admin owner audit-only",
     "getOpenApi: nobody viewer developer admin owner audit-only",
     "getReadiness: nobody viewer developer admin owner audit-only",
@@ -184,11 +212,14 @@ const TABLE: &[&str] = &[
     "listBackends: viewer developer admin owner",
     "listBindings: viewer developer admin owner",
     "listDeliveries: viewer developer admin owner",
+    "listFleetMembers: viewer developer admin owner",
+    "listFleets: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
     "listTurns: viewer developer admin owner",
     "retryDelivery: developer admin owner",
     "rotateBinding: admin owner",
     "rotateWebhookSecret: admin owner",
+    "streamFleet: viewer developer admin owner",
     "streamSession: viewer developer admin owner",
     "updateBinding: admin owner",
 ];
@@ -197,7 +228,8 @@ const TABLE: &[&str] = &[
 async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     let api = Api::start().await;
     let owner = api.owner().await;
-    let id = api.ended_session(&owner, &["exit 0"]).await;
+    let session = api.ended_session(&owner, &["exit 0"]).await;
+    let fleet = fleets::ended(&api, &owner, 1).await;
     let delivery = webhooks::delivered(&api, &owner).await;
     let mut callers = vec![("nobody".to_owned(), None)];
     for role in Role::ALL {
@@ -211,7 +243,12 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
         for (name, key) in &callers {
             // A deletion leaves nothing for the next caller.
             let binding = if operation.is_of_bindings() { Some(bindings::created(&api, &owner).await) } else { None };
-            let id = if operation.is_of_deliveries() { &delivery } else { binding.as_ref().unwrap_or(&id) };
+            let own = match operation.prefix() {
+                "flt" => &fleet,
+                "whd" => &delivery,
+                _ => &session,
+            };
+            let id = binding.as_ref().unwrap_or(own);
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
@@ -294,17 +331,23 @@ async fn another_orgs_delivery_cannot_be_told_from_one_that_does_not_exist() {
     assert_eq!(api.get(&stranger, "/v1/webhooks/secret").await.json()["version"], 0);
 }
 
+#[tokio::test]
+async fn another_orgs_fleet_cannot_be_told_from_one_that_does_not_exist() {
+    let api = Api::start().await;
+    let (owner, stranger) = (api.owner().await, api.key(api.other, Role::Owner, None).await);
+    let ended = fleets::ended(&api, &owner, 2).await;
+    let running = fleets::created(&api, &owner, &fleets::body(&["hang"])).await;
+    let ids = [ended.as_str(), running.as_str(), "nonsense", "flt_", "%FF", "..%2f", "flt_%00"];
+    assert_eq!(none_can_be_told(&api, &stranger, "flt", &ids).await, 5 * 7);
+    let still = api.get(&owner, &format!("/v1/fleets/{running}")).await.json();
+    assert_eq!(still["finishedAt"], Value::Null, "{still}");
+    assert_eq!(api.get(&stranger, "/v1/fleets").await.json()["items"], serde_json::json!([]));
+}
+
 /// Tries every operation on each id, and gives how many tries there were.
 async fn none_can_be_told(api: &Api, stranger: &Key, prefix: &str, ids: &[&str]) -> usize {
     let mut tried = 0;
-    let concerned = |operation: &&Documented| {
-        let of = match (operation.is_of_bindings(), operation.is_of_deliveries()) {
-            (true, _) => "bnd",
-            (_, true) => "whd",
-            (false, false) => "ses",
-        };
-        operation.path.contains("{id}") && of == prefix
-    };
+    let concerned = |operation: &&Documented| operation.path.contains("{id}") && operation.prefix() == prefix;
     for operation in documented().iter().filter(concerned) {
         let absent = format!("{prefix}_{ABSENT}");
         let absent = comparable(api.send(operation.request(Some(stranger), &absent)).await);

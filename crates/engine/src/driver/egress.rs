@@ -18,7 +18,7 @@ use model::{
 use protocol::egress::{HTTP_PROXY_PORT, INSIDE, INTERNAL_DOMAIN};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use wire::{AuditSource, Denial, OrgId, SessionId, StreamFrame};
+use wire::{AuditSource, AuditType, Denial, OrgId, SessionId, StreamFrame};
 
 use crate::{
     BoundError, Inner,
@@ -158,12 +158,15 @@ impl Listener {
     fn take(&self, message: FromGateway, drafts: &mut Vec<Draft>) {
         match message {
             FromGateway::Ready => {}
-            FromGateway::Usage { egress_bytes } => lock(&self.heard).bytes = egress_bytes,
+            FromGateway::Usage { egress_bytes } => self.moved(egress_bytes),
             FromGateway::Done { egress_bytes } => {
-                let mut heard = lock(&self.heard);
-                (heard.bytes, heard.is_done) = (egress_bytes, true);
+                self.moved(egress_bytes);
+                lock(&self.heard).is_done = true;
             }
             FromGateway::Event(GatewayEvent { ts: _, kind, source, data, denial }) => {
+                if kind == AuditType::BindingInvoked {
+                    self.live.spent.send_modify(|spent| spent.binding_calls += 1);
+                }
                 if let Some(denial) = &denial {
                     lock(&self.heard).denied(denial);
                 }
@@ -177,6 +180,17 @@ impl Listener {
                     data,
                 });
             }
+        }
+    }
+
+    /// This gateway has moved so much by now.
+    fn moved(&self, bytes: u64) {
+        let mut heard = lock(&self.heard);
+        let more = bytes.saturating_sub(heard.bytes);
+        heard.bytes = bytes;
+        drop(heard);
+        if more > 0 {
+            self.live.spent.send_modify(|spent| spent.egress_bytes = spent.egress_bytes.saturating_add(more));
         }
     }
 

@@ -93,6 +93,11 @@ impl Reader {
 fn is_of_turn(kind: FrameKind) -> bool {
     match kind {
         FrameKind::Turn | FrameKind::Stdout | FrameKind::Stderr | FrameKind::Gap => true,
-        FrameKind::Phase | FrameKind::Audit | FrameKind::Result | FrameKind::End => false,
+        FrameKind::Phase
+        | FrameKind::Audit
+        | FrameKind::Result
+        | FrameKind::Member
+        | FrameKind::Progress
+        | FrameKind::End => false,
     }
 }

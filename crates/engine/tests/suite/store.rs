@@ -11,14 +11,16 @@ use std::{
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
-    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, DeliveryFilter,
-    Idempotency, KeyRecord, NewSession, SessionFilter, Settlement, Store, StoreError, System, Tenant, TurnFilter,
-    TurnRecord, Update, UpdateError, WebhookSecretRecord,
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, CreatedFleet,
+    DeliveryFilter, FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession,
+    Seat, SessionFilter, Settlement, Store, StoreError, System, Task, Tenant, TurnFilter, TurnRecord, Update,
+    UpdateError, WebhookSecretRecord,
 };
 use tokio::sync::Notify;
 use wire::{
-    AuditEvent, AuditType, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId,
-    SessionPage, SessionResult, Timestamp, Turn, TurnPage, WebhookDelivery,
+    AuditEvent, AuditType, BindingId, BindingPage, DeliveryId, DeliveryPage, Fleet, FleetId, FleetMemberPage,
+    FleetPage, FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, Turn,
+    TurnPage, WebhookDelivery,
 };
 
 /// What becomes of a write.
@@ -237,5 +239,46 @@ impl Tenant for FaultyTenant {
 
     async fn set_webhook_secret(&self, record: WebhookSecretRecord, drafts: Vec<Draft>) -> Result<bool, StoreError> {
         self.tenant.set_webhook_secret(record, drafts).await
+    }
+
+    async fn create_fleet(&self, new: NewFleet) -> Result<CreatedFleet, CreateError> {
+        self.tenant.create_fleet(new).await
+    }
+
+    async fn repeated_fleet(&self, idempotency: &Idempotency) -> Result<Option<Fleet>, CreateError> {
+        self.tenant.repeated_fleet(idempotency).await
+    }
+
+    async fn create_member(&self, seat: Seat, new: NewSession) -> Result<Vec<AuditEvent>, MemberError> {
+        self.orders.pass(Hold::BeforeCommit).await;
+        self.tenant.create_member(seat, new).await
+    }
+
+    async fn change_fleet(&self, change: FleetChange) -> Result<(), StoreError> {
+        self.tenant.change_fleet(change).await
+    }
+
+    async fn fleet(&self, id: FleetId) -> Result<Option<Fleet>, StoreError> {
+        self.tenant.fleet(id).await
+    }
+
+    async fn fleets(&self, filter: FleetFilter) -> Result<FleetPage, StoreError> {
+        self.tenant.fleets(filter).await
+    }
+
+    async fn fleet_members(&self, filter: MemberFilter) -> Result<FleetMemberPage, StoreError> {
+        self.tenant.fleet_members(filter).await
+    }
+
+    async fn fleet_results(&self, filter: MemberFilter) -> Result<FleetResultPage, StoreError> {
+        self.tenant.fleet_results(filter).await
+    }
+
+    async fn fleet_task(&self, seat: Seat) -> Result<Option<Task>, StoreError> {
+        self.tenant.fleet_task(seat).await
+    }
+
+    async fn fleet_binding_calls(&self, id: FleetId) -> Result<u64, StoreError> {
+        self.tenant.fleet_binding_calls(id).await
     }
 }

@@ -43,6 +43,7 @@ async fn a_signal_lets_running_sessions_finish_and_takes_no_others() {
             | StreamFrame::Phase(_)
             | StreamFrame::Stdout(_)
             | StreamFrame::Stderr(_)
+            | StreamFrame::Turn(_)
             | StreamFrame::Gap(_) => {}
         }
     }

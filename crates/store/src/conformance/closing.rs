@@ -4,13 +4,13 @@ use tokio::task::JoinSet;
 use wire::{AuditType, Phase, TurnStatus};
 
 use super::{
-    Subject, bindings,
+    Subject, bindings, fleets,
     support::{World, binding, draft, key, key_draft, new, now, org_id, update},
     turns,
 };
 use crate::{
-    AuditFilter, BindingError, BindingFilter, CreateError, Idempotency, SessionFilter, StoreError, TurnFilter,
-    UpdateError, verify,
+    AuditFilter, BindingError, BindingFilter, CreateError, FleetFilter, Idempotency, MemberError, Seat, SessionFilter,
+    StoreError, TurnFilter, UpdateError, verify,
 };
 
 pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
@@ -52,6 +52,21 @@ pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
     assert!(matches!(tenant.bindings(BindingFilter::default()).await, Err(StoreError::Closed)));
     assert!(matches!(tenant.binding(record.binding.id).await, Err(StoreError::Closed)));
     assert!(matches!(tenant.binding_named("late").await, Err(StoreError::Closed)));
+    let fleet = fleets::fleet(&world, 1);
+    let seat = Seat { fleet: fleet.id, index: 0 };
+    let made = tenant.create_fleet(fleets::recording(&fleet)).await;
+    assert!(matches!(made, Err(CreateError::Store(StoreError::Closed))), "{made:?}");
+    assert!(matches!(tenant.repeated_fleet(&repeat).await, Err(CreateError::Store(StoreError::Closed))));
+    let member = tenant.create_member(seat, new(&session)).await;
+    assert!(matches!(member, Err(MemberError::Store(StoreError::Closed))), "{member:?}");
+    assert!(matches!(tenant.change_fleet(fleets::finish(&fleet)).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.fleet(fleet.id).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.fleets(FleetFilter::default()).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.fleet_members(fleets::members_of(fleet.id)).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.fleet_results(fleets::members_of(fleet.id)).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.fleet_task(seat).await, Err(StoreError::Closed)));
+    assert!(matches!(tenant.fleet_binding_calls(fleet.id).await, Err(StoreError::Closed)));
+    assert!(matches!(system.unfinished_fleets().await, Err(StoreError::Closed)));
     assert!(matches!(system.sealed().await, Err(StoreError::Closed)));
     assert!(matches!(system.unfinished().await, Err(StoreError::Closed)));
     assert!(matches!(system.key(id).await, Err(StoreError::Closed)));

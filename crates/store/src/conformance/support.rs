@@ -25,7 +25,8 @@ use crate::{
 /// Ids are numbered over the whole process, so that later ones sort behind earlier ones as version 7 does.
 static IDS: AtomicU64 = AtomicU64::new(1);
 
-fn uuid() -> Uuid {
+/// A new uuid, behind every earlier one.
+pub(super) fn uuid() -> Uuid {
     let number = u128::from(IDS.fetch_add(1, Ordering::Relaxed));
     let variant = (7 << 76) | (2 << 62);
     // Two processes that write to one database make different ids.

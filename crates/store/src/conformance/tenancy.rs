@@ -1,16 +1,16 @@
 //! One org's handle and another org's rows: every method of `Tenant`.
 
 use model::audit::Head;
-use wire::{AuditType, Phase, Session, TurnStatus};
+use wire::{AuditType, Fleet, FleetEndReason, MemberPhase, Phase, Session, TurnStatus};
 
 use super::{
-    Subject, bindings,
+    Subject, bindings, fleets,
     support::{World, binding_draft, key, key_draft, message, new, result, update},
     turns,
 };
 use crate::{
-    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord,
-    SessionFilter, TurnFilter, UpdateError,
+    AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Created, FleetChange, FleetFilter,
+    Idempotency, KeyRecord, MemberError, Seat, SessionFilter, StoreError, TurnFilter, UpdateError,
 };
 
 /// An org with one of everything.
@@ -19,6 +19,7 @@ struct Victim {
     session: Session,
     key: KeyRecord,
     binding: BindingRecord,
+    fleet: Fleet,
 }
 
 impl Victim {
@@ -40,7 +41,11 @@ impl Victim {
         let binding = bindings::created(&world, "victims").await;
         let turn = turns::record(session.id, 1, TurnStatus::Running);
         world.tenant.record_turn(turn).await.expect("a turn is recorded");
-        Self { world, session, key, binding }
+        let mut recording = fleets::recording(&fleets::fleet(&world, 2));
+        recording.idempotency = Some(Idempotency { key: "key".to_owned(), request_digest: "digest".to_owned() });
+        let fleet = recording.fleet.clone();
+        world.tenant.create_fleet(recording).await.expect("a fleet is recorded");
+        Self { world, session, key, binding, fleet }
     }
 }
 
@@ -75,6 +80,14 @@ pub async fn no_read_reaches_another_orgs_rows(subject: &dyn Subject) {
     assert_eq!(tenant.keys().await.expect("a read"), []);
     assert_eq!(tenant.binding(victim.binding.binding.id).await.expect("a read"), None);
     assert_eq!(tenant.binding_named("victims").await.expect("a read"), None);
+    let (fleet, seat) = (victim.fleet.id, Seat { fleet: victim.fleet.id, index: 0 });
+    assert_eq!(tenant.fleet(fleet).await.expect("a read"), None);
+    assert_eq!(tenant.repeated_fleet(&idempotency).await.expect("a read"), None);
+    assert_eq!(tenant.fleet_task(seat).await.expect("a read"), None);
+    assert_eq!(tenant.fleet_binding_calls(fleet).await.expect("a read"), 0);
+    assert_eq!(tenant.fleets(FleetFilter { cursor: None, limit: 10 }).await.expect("a page").items, []);
+    assert_eq!(tenant.fleet_members(fleets::members_of(fleet)).await.expect("a page").items, []);
+    assert_eq!(tenant.fleet_results(fleets::members_of(fleet)).await.expect("a page").items, []);
     for name in [None, Some("victims".to_owned())] {
         let page = tenant.bindings(BindingFilter { name, limit: 10, cursor: None }).await.expect("a page");
         assert!(page.items.is_empty() && page.next_cursor.is_none());
@@ -124,9 +137,24 @@ pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
     let same = tenant.change_binding(BindingChange::Create { record: stolen, draft }).await;
     assert!(same.is_ok(), "{same:?}");
 
+    let fleet = &victim.fleet;
+    let taken = tenant.create_member(Seat { fleet: fleet.id, index: 0 }, new(&thief.session())).await;
+    assert!(matches!(taken, Err(MemberError::NotQueued)), "{taken:?}");
+    let ends = FleetChange::EndedBy { id: fleet.id, reason: FleetEndReason::Cancelled };
+    tenant.change_fleet(ends).await.expect("nothing changes");
+    let foreign = tenant.change_fleet(fleets::finish(fleet)).await;
+    assert!(matches!(foreign, Err(StoreError::ForeignRecord)), "{foreign:?}");
+    let stolen = Fleet { org_id: thief.org, ..fleet.clone() };
+    tenant.change_fleet(fleets::finish(&stolen)).await.expect("nothing changes");
+    // The same id in another org is another fleet.
+    assert!(tenant.create_fleet(fleets::recording(&stolen)).await.is_ok());
+
     let theirs = &victim.world;
     let turn = theirs.tenant.turn(victim.session.id, 1).await.expect("a read");
     assert_eq!(turn, Some(turns::record(victim.session.id, 1, TurnStatus::Running).turn));
+    assert_eq!(theirs.tenant.fleet(fleet.id).await.expect("a read").as_ref(), Some(fleet));
+    let members = theirs.tenant.fleet_members(fleets::members_of(fleet.id)).await.expect("a page").items;
+    assert!(members.iter().all(|member| member.phase == MemberPhase::Queued), "{members:?}");
     let bound = theirs.tenant.binding(victim.binding.binding.id).await.expect("a read");
     assert_eq!(bound, Some(victim.binding));
     assert_eq!(theirs.tenant.session(victim.session.id).await.expect("a read"), Some(victim.session.clone()));
@@ -138,5 +166,5 @@ pub async fn no_write_reaches_another_orgs_rows(subject: &dyn Subject) {
     let unfinished = theirs.system.unfinished().await.expect("a read");
     let found = unfinished.iter().find(|unfinished| unfinished.session == victim.session);
     assert_eq!(found.expect("still unfinished").sandbox.as_deref(), Some("box"));
-    assert_eq!((theirs.verified().await, thief.verified().await), (6, 3));
+    assert_eq!((theirs.verified().await, thief.verified().await), (7, 4));
 }

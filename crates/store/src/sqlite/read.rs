@@ -2,6 +2,7 @@
 
 pub(super) mod bindings;
 mod cursor;
+pub(super) mod fleets;
 pub(super) mod turns;
 pub(super) mod webhooks;
 

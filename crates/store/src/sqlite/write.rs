@@ -23,8 +23,9 @@ pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
-    BindingChange, BindingError, Claim, Claimed, CreateError, Created, KeyRecord, NewSession, Org, StoreError,
-    TurnRecord, Update, UpdateError, WebhookSecretRecord, error::is_busy,
+    BindingChange, BindingError, Claim, Claimed, CreateError, Created, CreatedFleet, FleetChange, KeyRecord,
+    MemberError, NewFleet, NewSession, Org, Seat, StoreError, TurnRecord, Update, UpdateError, WebhookSecretRecord,
+    error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.
@@ -101,6 +102,22 @@ pub(super) enum Operation {
         record: Box<WebhookSecretRecord>,
         drafts: Vec<Draft>,
         reply: Reply<Result<bool, StoreError>>,
+    },
+    CreateFleet {
+        org: OrgId,
+        new: Box<NewFleet>,
+        reply: Reply<Result<CreatedFleet, CreateError>>,
+    },
+    CreateMember {
+        org: OrgId,
+        seat: Seat,
+        new: Box<NewSession>,
+        reply: Reply<Result<Vec<AuditEvent>, MemberError>>,
+    },
+    Fleet {
+        org: OrgId,
+        change: Box<FleetChange>,
+        reply: Reply<Result<(), StoreError>>,
     },
 }
 
@@ -256,6 +273,15 @@ impl Operation {
             (Self::Binding { reply, .. }, Outcome::Binding(changed)) => Box::new(move || {
                 let _ = reply.send(changed);
             }),
+            (Self::CreateFleet { reply, .. }, Outcome::Fleet(made)) => Box::new(move || {
+                let _ = reply.send(made);
+            }),
+            (Self::CreateMember { reply, .. }, Outcome::Member(made)) => Box::new(move || {
+                let _ = reply.send(made);
+            }),
+            (Self::Fleet { reply, .. }, Outcome::FleetChanged(changed)) => Box::new(move || {
+                let _ = reply.send(changed);
+            }),
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
             }),
@@ -278,6 +304,9 @@ impl Operation {
                 | Self::CreateKey { .. }
                 | Self::RevokeKey { .. }
                 | Self::Binding { .. }
+                | Self::CreateFleet { .. }
+                | Self::CreateMember { .. }
+                | Self::Fleet { .. }
                 | Self::EnsureOrg { .. }
                 | Self::ForgetIdempotency { .. }
                 | Self::ClaimDeliveries { .. }
@@ -288,6 +317,9 @@ impl Operation {
                 | Outcome::Done(_)
                 | Outcome::Revoked(_)
                 | Outcome::Binding(_)
+                | Outcome::Fleet(_)
+                | Outcome::Member(_)
+                | Outcome::FleetChanged(_)
                 | Outcome::Org(_)
                 | Outcome::Count(_)
                 | Outcome::Claimed(_)
@@ -306,6 +338,9 @@ impl Operation {
             Self::CreateKey { reply, .. } => drop(reply.send(Err(error))),
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),
             Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::CreateFleet { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::CreateMember { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Fleet { reply, .. } => drop(reply.send(Err(error))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
             Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),

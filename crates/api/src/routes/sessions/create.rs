@@ -56,7 +56,7 @@ pub(crate) async fn create_session(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json::<Session>(session)).into_response())
 }
 
-fn idempotency_key(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<String> {
+pub(crate) fn idempotency_key(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<String> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let value = values.next()?;
     let visible =

@@ -1,15 +1,11 @@
 //! `GET /v1/sessions/{id}/stream`
 
-use std::{future::ready, pin::Pin};
+use std::future::ready;
 
-use axum::{
-    Extension,
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{Extension, extract::State, response::Response};
 use engine::MAX_SEQ;
-use futures::{FutureExt, StreamExt};
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use futures::StreamExt;
+use http::HeaderMap;
 use wire::{FieldError, FrameKind, Scope, SessionId, StreamFrame};
 
 use crate::{
@@ -22,14 +18,6 @@ use crate::{
 };
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
-
-/// Headers of an answer that is a stream of events.
-pub(crate) const EVENTS: [(HeaderName, &str); 3] = [
-    (header::CONTENT_TYPE, "text/event-stream"),
-    (header::CACHE_CONTROL, "no-store"),
-    // Proxies of the nginx family would otherwise keep events back to fill their buffers.
-    (HeaderName::from_static("x-accel-buffering"), "no"),
-];
 
 /// A session's frames, as server-sent events
 ///
@@ -68,16 +56,11 @@ pub(crate) async fn stream_session(
     }
     let audit = standing.caller.allows(Scope::AuditRead);
     let frames = app.engine().stream(&standing.caller, id, after).await?;
-    let mut frames = frames.filter(move |frame| ready(audit || frame.kind != FrameKind::Audit)).peekable();
-    // A browser's EventSource comes back for ever to a stream that closes; 204 is what stops it.
-    if matches!(Pin::new(&mut frames).peek().now_or_never(), Some(None)) {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let body = sse::body(Box::pin(frames), standing, app.settings().heartbeat, Closing::of(closing));
-    Ok((EVENTS, body).into_response())
+    let frames = frames.filter(move |frame| ready(audit || frame.kind != FrameKind::Audit));
+    Ok(sse::response(Box::pin(frames), standing, app.settings().heartbeat, closing))
 }
 
-fn last_event_id(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<u64> {
+pub(crate) fn last_event_id(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<u64> {
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
     let value = values.next()?;
     let read =

@@ -1,6 +1,7 @@
 //! One transaction: each operation checks first and writes after, so that one that is refused leaves nothing behind.
 
 mod bindings;
+mod fleets;
 mod turns;
 mod webhooks;
 
@@ -13,7 +14,8 @@ use wire::{AuditEvent, KeyId, OrgId, Phase, SessionId, Timestamp};
 pub(crate) use self::webhooks::DeliveryChange;
 use super::Operation;
 use crate::{
-    BindingError, Claimed, Created, KeyRecord, NewSession, Org, StoreError, Update, UpdateError,
+    BindingError, Claimed, CreateError, Created, CreatedFleet, KeyRecord, MemberError, NewSession, Org, StoreError,
+    Update, UpdateError,
     sqlite::{read, row},
 };
 
@@ -24,6 +26,9 @@ pub(super) enum Outcome {
     Done(Result<(), Refused>),
     Revoked(Result<bool, Refused>),
     Binding(Result<(), BindingError>),
+    Fleet(Result<CreatedFleet, CreateError>),
+    Member(Result<Vec<AuditEvent>, MemberError>),
+    FleetChanged(Result<(), StoreError>),
     Org(Result<Org, Refused>),
     Count(u64),
     Claimed(Vec<Claimed>),
@@ -66,13 +71,18 @@ impl<'c> Batch<'c> {
             Operation::CreateKey { org, key, draft, .. } => Outcome::Done(self.create_key(*org, key, draft).await?),
             Operation::RevokeKey { org, id, draft, .. } => Outcome::Revoked(self.revoke_key(*org, *id, draft).await?),
             Operation::Binding { org, change, .. } => Outcome::Binding(self.binding(*org, change).await?),
+            Operation::CreateFleet { org, new, .. } => Outcome::Fleet(self.create_fleet(*org, new).await?),
+            Operation::CreateMember { org, seat, new, .. } => {
+                Outcome::Member(self.create_member(*org, *seat, new).await?)
+            }
+            Operation::Fleet { org, change, .. } => Outcome::FleetChanged(self.change_fleet(*org, change).await?),
             Operation::EnsureOrg { org, .. } => Outcome::Org(self.ensure_org(org).await?),
             Operation::ForgetIdempotency { before, .. } => {
                 let forgotten = sqlx::query("DELETE FROM idempotency WHERE created_ms < ?")
                     .bind(before.as_millis())
                     .execute(&mut *self.connection)
                     .await?;
-                Outcome::Count(forgotten.rows_affected())
+                Outcome::Count(forgotten.rows_affected() + self.forget_fleets(*before).await?)
             }
             Operation::ClaimDeliveries { claim, .. } => Outcome::Claimed(self.claim(claim).await?),
             Operation::Delivery { org, change, .. } => Outcome::Changed(self.delivery(*org, change).await?),

@@ -13,9 +13,9 @@ use crate::{
     failure::Failure,
     gate::{Id, Standing},
     query::Query,
-    routes::sessions::stream::EVENTS,
     serve::Closing,
     sse,
+    sse::EVENTS,
     state::App,
 };
 
