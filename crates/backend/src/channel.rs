@@ -1,8 +1,15 @@
 //! The pipe to a runner: frames over any duplex of bytes, decoded and checked for order.
 
-use std::{fmt, io, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
-use protocol::{DecodeError, Decoder, EncodeError, GuestFrame, GuestOrder, HostFrame, OrderError, encode};
+use protocol::{DecodeError, Decoder, EncodeError, GuestFrame, GuestOrder, HostFrame, OrderError, Turn, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes taken from the pipe at once.
@@ -43,11 +50,15 @@ pub struct Receiver {
     decoder: Decoder,
     order: GuestOrder,
     buffer: Vec<u8>,
+    /// The number of the last turn that was sent.
+    turn: Arc<AtomicU32>,
 }
 
 /// The sending half.
 pub struct Sender {
     pipe: Box<dyn AsyncWrite + Send + Unpin>,
+    /// The number of the last turn that was sent.
+    turn: Arc<AtomicU32>,
 }
 
 impl Channel {
@@ -57,15 +68,17 @@ impl Channel {
         writer: impl AsyncWrite + Send + Unpin + 'static,
         patience: Duration,
     ) -> Result<Self, ChannelError> {
+        let turn = Arc::new(AtomicU32::new(0));
         let mut receiver = Receiver {
             pipe: Box::new(reader),
             decoder: Decoder::new(),
             order: GuestOrder::new(),
             buffer: vec![0; READ_BYTES],
+            turn: Arc::clone(&turn),
         };
         let hello = tokio::time::timeout(patience, receiver.next());
         match hello.await.map_err(|_| ChannelError::Silent(patience))?? {
-            Some(_) => Ok(Self { receiver, sender: Sender { pipe: Box::new(writer) } }),
+            Some(_) => Ok(Self { receiver, sender: Sender { pipe: Box::new(writer), turn } }),
             None => Err(ChannelError::Closed),
         }
     }
@@ -82,6 +95,7 @@ impl Receiver {
     pub async fn next(&mut self) -> Result<Option<GuestFrame>, ChannelError> {
         loop {
             if let Some(frame) = self.decoder.next_frame::<GuestFrame>()? {
+                self.order.turn(self.turn.load(Ordering::Acquire));
                 self.order.check(&frame)?;
                 return Ok(Some(frame));
             }
@@ -97,7 +111,12 @@ impl Receiver {
 impl Sender {
     /// Writes one frame. Not cancel-safe: half a frame may have been written.
     pub async fn send(&mut self, frame: &HostFrame) -> Result<(), ChannelError> {
-        self.pipe.write_all(&encode(frame)?).await?;
+        let bytes = encode(frame)?;
+        if let HostFrame::Turn(Turn { number, .. }) = frame {
+            // Before a byte of it is out: its end may be here before the writing returns.
+            self.turn.store(*number, Ordering::Release);
+        }
+        self.pipe.write_all(&bytes).await?;
         self.pipe.flush().await?;
         Ok(())
     }

@@ -115,6 +115,7 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
         output_bytes: LIMITS.output_bytes,
         disk_bytes: LIMITS.disk_bytes,
         entrypoint: None,
+        interactive: false,
     };
     let began = Instant::now();
     let file =
@@ -201,7 +202,7 @@ fn show(frames: &[GuestFrame], ends: &[String]) -> String {
             GuestFrame::Exited { exit: Exit::Signal(signal), .. } => rest.push(format!("signal {signal}")),
             GuestFrame::Fault { message } => rest.push(format!("fault {message}")),
             GuestFrame::NotPut { message, .. } => rest.push(format!("not put {message}")),
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {}
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) => {}
         }
     }
     let stream = |name: &str, bytes: Vec<u8>| match bytes.len() {

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Largest frame payload: a result of the largest size, with room for its envelope; code and files travel under the
+/// Largest frame payload: a result or a report of a turn of the largest size, with room for its envelope; code and files travel under the
 /// request body limit, which is smaller.
 pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol. Both sides refuse another one: host and runner ship in the same binary.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Largest chunk of output that the runner puts into one frame.
 pub const OUTPUT_CHUNK_BYTES: usize = 32 * 1024;
@@ -13,6 +13,9 @@ pub const PUT_CHUNK_BYTES: usize = 512 * 1024;
 
 /// Largest structured result, as JSON text. The language hosts raise an error above it; the host refuses it.
 pub const MAX_RESULT_BYTES: usize = 1024 * 1024;
+
+/// Largest report of a turn, as JSON text: a picture of a usual size in base64, or a long text, and room for the rest.
+pub const MAX_TURN_REPORT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Largest message of a runner that gives up. It goes into a line of the host's log, which must not grow with it.
 pub const MAX_FAULT_BYTES: usize = 2048;
@@ -57,6 +60,29 @@ pub struct Start {
     pub disk_bytes: u64,
     /// The file that the program is, below the working directory and put there before; none when it is text alone.
     pub entrypoint: Option<String>,
+    /// Whether the language host waits for [`HostFrame::Turn`] once the code, which may be empty then, has run.
+    pub interactive: bool,
+}
+
+/// A piece of code for the language host of an interactive session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Its number in the session: from 1, and always greater than the one before.
+    pub number: u32,
+    /// The code, as text.
+    pub code: String,
+}
+
+/// How a turn ended, as the workload says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turned {
+    /// [`Turn::number`], repeated.
+    pub number: u32,
+    /// JSON text of at most [`MAX_TURN_REPORT_BYTES`], unparsed, written by the very process that ran the turn:
+    /// `{"status": "completed" | "failed" | "interrupted", "value": {MIME type: representation} | null,
+    /// "error": {"name", "value", "traceback"} | null}`.
+    #[serde(with = "serde_bytes")]
+    pub report: Vec<u8>,
 }
 
 /// A part of something that is put below the working directory before the program starts. It belongs to the workload.
@@ -96,6 +122,13 @@ pub enum HostFrame {
     Start(Box<Start>),
     /// A part of a file. Only before the start; the start's confirmation says that all of them are there.
     Put(Put),
+    /// Run this piece of code. Only in an interactive session, once it has started, and while no other turn runs.
+    Turn(Turn),
+    /// Interrupt this turn if it still runs.
+    Interrupt {
+        /// [`Turn::number`].
+        turn: u32,
+    },
 }
 
 /// Which of the workload's pipes.
@@ -188,6 +221,8 @@ pub enum GuestFrame {
         /// For people: which file, and what the system said. At most [`MAX_FAULT_BYTES`].
         message: String,
     },
+    /// The turn that the host asked for last has ended, and all that it wrote was sent.
+    Turned(Turned),
 }
 
 /// Why a file could not be put.

@@ -17,7 +17,8 @@ pub mod path;
 
 pub use codec::{DecodeError, Decoder, EncodeError, MAX_FRAME_BYTES, encode};
 pub use frame::{
-    DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit, HostFrame, Language, MAX_FAULT_BYTES, MAX_RESULT_BYTES, NotPut,
-    OUTPUT_CHUNK_BYTES, PUT_CHUNK_BYTES, Put, PutKind, Start, Stream, VERSION,
+    DISK_TOLERANCE_BYTES, Exit, GuestFrame, GuestLimit, HostFrame, Language, MAX_FAULT_BYTES, MAX_RESULT_BYTES,
+    MAX_TURN_REPORT_BYTES, NotPut, OUTPUT_CHUNK_BYTES, PUT_CHUNK_BYTES, Put, PutKind, Start, Stream, Turn, Turned,
+    VERSION,
 };
 pub use order::{GuestOrder, OrderError};

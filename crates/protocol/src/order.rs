@@ -1,11 +1,14 @@
 //! The order in which an honest runner sends its frames, checked on the host.
 //!
-//! `Hello, Started, (Output | Result | Exceeded)*, Exited`; `Fault` may stand instead of anything after `Hello`, `NotPut`
+//! `Hello, Started, (Output | Result | Exceeded | Turned)*, Exited`, with one `Turned` at most for each turn that the host
+//! sent, and none before it; `Fault` may stand instead of anything after `Hello`, `NotPut`
 //! instead of `Started`.
 
-use crate::frame::{GuestFrame, MAX_FAULT_BYTES, MAX_RESULT_BYTES, OUTPUT_CHUNK_BYTES, VERSION};
+use crate::frame::{
+    GuestFrame, MAX_FAULT_BYTES, MAX_RESULT_BYTES, MAX_TURN_REPORT_BYTES, OUTPUT_CHUNK_BYTES, Turned, VERSION,
+};
 
-/// Results that one run may send; only the last counts, so this bounds what a flood of them can cost.
+/// Results that one run may send, or one turn of an interactive session; only the last counts, so this bounds what a flood of them can cost.
 const MAX_RESULTS: u32 = 1000;
 
 /// What was wrong with a frame that decoded well. Ends the session as faulted.
@@ -38,6 +41,10 @@ enum Step {
 pub struct GuestOrder {
     step: Step,
     results: u32,
+    /// The number of the last turn that the host sent.
+    turn: u32,
+    /// The number of the last turn that has ended.
+    turned: u32,
     session_id: Option<String>,
 }
 
@@ -50,17 +57,22 @@ impl Default for GuestOrder {
 impl GuestOrder {
     /// Before the first frame.
     pub fn new() -> Self {
-        Self { step: Step::New, results: 0, session_id: None }
+        Self { step: Step::New, results: 0, turn: 0, turned: 0, session_id: None }
     }
 
     /// After a `Hello` that somebody else has checked (the backend, while it prepared the sandbox).
     pub fn after_hello() -> Self {
-        Self { step: Step::Ready, results: 0, session_id: None }
+        Self { step: Step::Ready, ..Self::new() }
     }
 
     /// Says which session was started over this pipe. Until then every frame but `Hello` is out of order.
     pub fn assign(&mut self, session_id: &str) {
         self.session_id = Some(session_id.to_owned());
+    }
+
+    /// Says that the turn of this number was sent. Without, none may be said to have ended.
+    pub fn turn(&mut self, number: u32) {
+        self.turn = number;
     }
 
     /// Accepts the frame or says what is wrong with it.
@@ -88,6 +100,15 @@ impl GuestOrder {
                 }
             }
             (GuestFrame::Exceeded { .. }, Step::Running) => {}
+            (GuestFrame::Turned(Turned { number, report }), Step::Running) => {
+                if *number != self.turn || *number <= self.turned {
+                    return Err(OrderError::Unexpected("turned"));
+                }
+                if report.len() > MAX_TURN_REPORT_BYTES {
+                    return Err(OrderError::Excessive("turned"));
+                }
+                (self.turned, self.results) = (*number, 0);
+            }
             (GuestFrame::Exited { session_id, .. }, Step::Running) => {
                 self.belongs(session_id)?;
                 self.step = Step::Ended;
@@ -128,6 +149,7 @@ fn name(frame: &GuestFrame) -> &'static str {
         GuestFrame::Exited { .. } => "exited",
         GuestFrame::Fault { .. } => "fault",
         GuestFrame::NotPut { .. } => "not put",
+        GuestFrame::Turned(_) => "turned",
     }
 }
 
@@ -191,6 +213,39 @@ mod tests {
         let result = GuestFrame::Result { json: b"1".to_vec() };
         let refused = (0..=MAX_RESULTS).find_map(|_| order.check(&result).err());
         assert_eq!(refused, Some(OrderError::Excessive("result")));
+    }
+
+    #[test]
+    fn a_turn_ends_once_and_only_after_it_was_sent() {
+        let turned = |number| GuestFrame::Turned(Turned { number, report: b"{}".to_vec() });
+        let mut order = running();
+        assert_eq!(order.check(&turned(0)), Err(OrderError::Unexpected("turned")));
+        assert_eq!(order.check(&turned(1)), Err(OrderError::Unexpected("turned")));
+        order.turn(1);
+        order.check(&turned(1)).expect("in order");
+        assert_eq!(order.check(&turned(1)), Err(OrderError::Unexpected("turned")));
+        order.turn(3);
+        for other in [1, 2, 4] {
+            assert_eq!(order.check(&turned(other)), Err(OrderError::Unexpected("turned")));
+        }
+        order.check(&turned(3)).expect("in order");
+    }
+
+    #[test]
+    fn the_report_of_a_turn_and_its_results_are_bounded() {
+        let mut order = running();
+        for number in 1..=2 {
+            order.turn(number);
+            for _ in 0..MAX_RESULTS {
+                order.check(&GuestFrame::Result { json: b"1".to_vec() }).expect("in order");
+            }
+            let report = vec![b' '; MAX_TURN_REPORT_BYTES];
+            order.check(&GuestFrame::Turned(Turned { number, report })).expect("it fits");
+        }
+        order.turn(3);
+        let report = vec![b' '; MAX_TURN_REPORT_BYTES + 1];
+        let turned = GuestFrame::Turned(Turned { number: 3, report });
+        assert_eq!(order.check(&turned), Err(OrderError::Excessive("turned")));
     }
 
     #[test]

@@ -265,6 +265,9 @@ impl Supervisor {
             match self.from_host.next_frame::<HostFrame>() {
                 Ok(Some(HostFrame::Start(start))) => self.begin(&start)?,
                 Ok(Some(HostFrame::Put(put))) => self.put(put)?,
+                Ok(Some(HostFrame::Turn(_) | HostFrame::Interrupt { .. })) => {
+                    return Err(End::Fault("the host sent a turn to a session that takes none".to_owned()));
+                }
                 Ok(None) => break,
                 Err(error) => return Err(End::Fault(format!("from the host: {error}"))),
             }

@@ -151,6 +151,7 @@ impl Host {
             output_bytes: program.limits.output_bytes,
             disk_bytes: program.limits.disk_bytes,
             entrypoint: None,
+            interactive: false,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         Running { id: sandbox.id, _sender: sender, receiver, gateway: sandbox.gateway }
@@ -277,7 +278,7 @@ impl Seen {
             GuestFrame::Exceeded { limit } => self.exceeded.push(limit),
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit.code()),
             GuestFrame::Fault { message } | GuestFrame::NotPut { message, .. } => self.fault = Some(message),
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {}
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) => {}
         }
     }
 }

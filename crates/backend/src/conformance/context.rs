@@ -146,6 +146,7 @@ impl Context {
             output_bytes: limits.output_bytes,
             disk_bytes: limits.disk_bytes,
             entrypoint: None,
+            interactive: false,
         };
         let puts = given.files.iter().cloned().map(HostFrame::Put);
         for frame in puts.chain([HostFrame::Start(Box::new(start))]) {
@@ -258,7 +259,7 @@ impl Seen {
             GuestFrame::Fault { message } => self.fault = Some(message),
             GuestFrame::NotPut { reason, .. } => self.not_put = Some(reason),
             // The channel lets none through after the handshake.
-            GuestFrame::Hello { .. } => {}
+            GuestFrame::Hello { .. } | GuestFrame::Turned(_) => {}
         }
     }
 }

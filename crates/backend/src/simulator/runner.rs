@@ -131,6 +131,10 @@ impl Runner {
                         Err((reason, message)) => match self.not_put(reason, message).await? {},
                     },
                     Ok(Some(HostFrame::Put(put))) => self.put(files, put).await?,
+                    Ok(Some(HostFrame::Turn(_) | HostFrame::Interrupt { .. })) => {
+                        let message = "the host sent a turn before the start".to_owned();
+                        match fault(&mut self.outbox, message).await? {}
+                    }
                     Ok(None) => break,
                     Err(error) => match fault(&mut self.outbox, format!("from the host: {error}")).await? {},
                 }

@@ -321,6 +321,7 @@ impl Driver {
             output_bytes: most_bytes.saturating_add(FRAMING_BYTES),
             disk_bytes: limits.disk_bytes,
             entrypoint: None,
+            interactive: false,
         }))
     }
 
@@ -359,8 +360,10 @@ impl Driver {
                     tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "clone: runner fault");
                     return Err(CloneError::Lost);
                 }
-                Ok(Some(GuestFrame::Hello { .. })) => {
-                    unreachable!("the channel's order check lets it through once, before this")
+                Ok(Some(GuestFrame::Hello { .. } | GuestFrame::Turned(_))) => {
+                    unreachable!(
+                        "the channel's order check lets a hello through once, before this, and no turn was sent"
+                    )
                 }
                 Ok(None) | Err(ChannelError::Io(_)) => {
                     return Err(self.limit_behind(id).await.map_or(CloneError::Lost, over));

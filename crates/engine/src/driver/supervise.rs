@@ -325,8 +325,8 @@ impl Driver {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "not put");
                 Some(Decided::NotPut)
             }
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {
-                unreachable!("the channel's order check lets each through once, before this")
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) => {
+                unreachable!("the channel's order check lets each through once, before this, and no turn was sent")
             }
         }
     }
@@ -357,7 +357,8 @@ impl Driver {
                     | GuestFrame::Exceeded { .. }
                     | GuestFrame::Exited { .. }
                     | GuestFrame::Fault { .. }
-                    | GuestFrame::NotPut { .. },
+                    | GuestFrame::NotPut { .. }
+                    | GuestFrame::Turned(_),
                 )) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -428,6 +429,7 @@ impl Driver {
             output_bytes: self.spec.limits.output_bytes,
             disk_bytes: self.spec.limits.disk_bytes,
             entrypoint: inputs.entrypoint.clone(),
+            interactive: false,
         }))
     }
 }
