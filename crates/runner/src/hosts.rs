@@ -16,6 +16,8 @@ use protocol::Language;
 const PYTHON: &str = concat!(
     "ENCLAVE = r'''",
     include_str!("../hosts/python/enclave.py"),
+    "'''\nTURNS = r'''",
+    include_str!("../hosts/python/turns.py"),
     "'''\n",
     include_str!("../hosts/python/host.py")
 );
@@ -115,8 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn the_embedded_module_cannot_end_its_own_literal() {
-        assert_eq!(PYTHON.matches("'''").count(), 2);
+    fn the_embedded_modules_cannot_end_their_own_literals() {
+        assert_eq!(PYTHON.matches("'''").count(), 4);
     }
 
     #[test]

@@ -9,3 +9,4 @@ mod pid1;
 mod put;
 mod python;
 mod support;
+mod turns_python;
