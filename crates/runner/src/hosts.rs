@@ -21,11 +21,14 @@ const PYTHON: &str = concat!(
     "'''\n",
     include_str!("../hosts/python/host.py")
 );
-const NODE: &str = concat!(include_str!("../hosts/node/host.js"), "(require)();\n");
+const NODE: &str =
+    concat!(include_str!("../hosts/node/host.js"), "(require,\n", include_str!("../hosts/node/turns.js"), ")();\n");
 const NODE_SNAPSHOT: &str = concat!(
     "require('v8').startupSnapshot.setDeserializeMainFunction(",
     include_str!("../hosts/node/host.js"),
-    "(require));\n"
+    "(require,\n",
+    include_str!("../hosts/node/turns.js"),
+    "));\n"
 );
 
 /// Compiles what it reads to a file, in the form in which Python takes a compiled program for a script.

@@ -6,6 +6,7 @@
 # the report, which protocol::Turned describes.
 
 import _signal
+import _thread
 import builtins
 import os
 import select
@@ -22,6 +23,8 @@ MAX_SOURCES = 200
 # What a report needs beside its representations, and the name of an error at most.
 ENVELOPE, MAX_NAME = 4096, 200
 OWN = "<enclave>"
+# Seconds until an interrupt that was lost is tried again.
+LATER = 0.01
 
 
 class Interrupts:
@@ -32,14 +35,16 @@ class Interrupts:
 
     def __init__(self, channel, receive):
         self.receive, self.process = receive, os.getpid()
-        self.turn, self.rung, self.looking, self.hit = None, False, False, False
+        self.turn, self.rung, self.looking, self.hit, self.lost = None, False, False, False, False
+        self.main, self.unraisable = _thread.get_ident(), sys.unraisablehook
+        sys.unraisablehook = self.swallowed
         self.poll = select.poll()
         self.poll.register(channel, select.POLLIN)
 
     def begin(self, turn):
         # The turn before may have left another handler.
         _signal.signal(_signal.SIGINT, self.ring)
-        self.turn, self.hit = turn, False
+        self.turn, self.hit, self.lost = turn, False, False
         if self.rung:
             self.ring()
 
@@ -51,9 +56,24 @@ class Interrupts:
             raise KeyboardInterrupt
         if self.turn is None:
             self.rung = True
-        elif not self.looking and self.is_meant():
-            self.hit = True
+        elif not self.looking and (self.is_meant() or self.lost):
+            self.hit, self.lost = True, False
             raise KeyboardInterrupt
+
+    def swallowed(self, info):
+        """It came where nothing can be raised, in a callback of the interpreter's own: once more, a little later."""
+        if self.turn is None or not self.hit or not isinstance(info.exc_value, KeyboardInterrupt):
+            return self.unraisable(info)
+        self.lost = True
+        try:
+            _thread.start_new_thread(self.again, (self.turn,))
+        except RuntimeError:
+            self.unraisable(info)
+
+    def again(self, turn):
+        while self.lost and self.turn == turn:
+            _signal.pthread_kill(self.main, _signal.SIGINT)
+            select.select((), (), (), LATER)
 
     def is_meant(self):
         self.rung, meant = False, False

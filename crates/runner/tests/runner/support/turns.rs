@@ -10,8 +10,13 @@ impl Case {
         self.start.interactive = true;
         let mut open = self.open();
         open.send(&HostFrame::Start(Box::new(self.start.clone())));
-        while !matches!(open.next(), Some(GuestFrame::Started { .. })) {}
-        (open, self)
+        loop {
+            match open.next() {
+                Some(GuestFrame::Started { .. }) => return (open, self),
+                Some(_) => {}
+                None => panic!("never started: {:?}", open.seen),
+            }
+        }
     }
 }
 
@@ -49,7 +54,7 @@ impl Open {
     /// Begins a turn that writes and then goes on, and interrupts it once it has written.
     pub(crate) fn interrupt(&mut self, number: u32, code: &str) -> Told {
         self.begin(number, code);
-        while !matches!(self.next(), Some(GuestFrame::Output { .. })) {}
+        while !matches!(self.next().unwrap_or_else(|| panic!("ended: {:?}", self.seen)), GuestFrame::Output { .. }) {}
         self.send(&HostFrame::Interrupt { turn: number });
         self.turned(number)
     }
