@@ -369,7 +369,7 @@
 
   // Takes what has come from the runner.
   function feed(chunk) {
-    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    rest = rest.length === 0 ? chunk : chunk.length === 0 ? rest : Buffer.concat([rest, chunk]);
     while (rest.length >= 4) {
       const end = 4 + rest.readUInt32BE();
       if (rest.length < end) break;
@@ -379,11 +379,11 @@
     }
   }
 
-  // A signal that came before there was anything to interrupt: is it for the turn that is about to begin?
+  // An interrupt that came before there was anything to interrupt: is it for the turn that is about to begin?
   function look() {
+    feed(Buffer.alloc(0));
+    // Once there was one, this cannot be told any more without a moment in which the next would end this process.
     if (!watch?.hasSeen()) return;
-    watch.stop();
-    watch.start();
     try {
       const chunk = Buffer.alloc(4096);
       const length = fs.readSync(3, chunk);
