@@ -73,11 +73,7 @@ pub(crate) struct TurnProgress {
 impl OpenTurn {
     fn new(turn: Turn) -> Self {
         let progress = TurnProgress { turn: Arc::new(turn), began: None, ended: None };
-        Self {
-            progress: watch::Sender::new(progress),
-            interrupted: AtomicBool::new(false),
-            interrupts: Notify::new(),
-        }
+        Self { progress: watch::Sender::new(progress), interrupted: AtomicBool::new(false), interrupts: Notify::new() }
     }
 
     /// Publishes that it runs since the frame of this number.
@@ -133,8 +129,7 @@ impl Turns {
     pub(crate) fn ended(&self, turn: Turn, frame: u64) {
         let open = self.open().remove(&turn.number);
         if let Some(open) = open {
-            open.progress
-                .send_modify(|progress| (progress.turn, progress.ended) = (Arc::new(turn), Some(frame)));
+            open.progress.send_modify(|progress| (progress.turn, progress.ended) = (Arc::new(turn), Some(frame)));
         }
     }
 

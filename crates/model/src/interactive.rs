@@ -74,9 +74,7 @@ impl Interactive {
     pub fn turn_timeout(&self, asked: Option<u64>) -> Result<u64, FieldError> {
         match asked {
             None => Ok(self.turn_timeout_ms),
-            Some(ms) if ms < FLOOR_MS => {
-                Err(FieldError::new("timeoutMs", format!("must be at least {FLOOR_MS}")))
-            }
+            Some(ms) if ms < FLOOR_MS => Err(FieldError::new("timeoutMs", format!("must be at least {FLOOR_MS}"))),
             Some(ms) if ms > self.turn_timeout_ms => {
                 let most = self.turn_timeout_ms;
                 Err(FieldError::new("timeoutMs", format!("must be at most {most}, the session's turnTimeoutMs")))

@@ -159,10 +159,7 @@ impl Misread {
 
 /// Parts of the contract that have no implementation in this version. They are refused, never ignored.
 fn not_offered(request: &CreateSession) -> Vec<FieldError> {
-    let asked = [
-        ("artifacts", !request.artifacts.is_empty()),
-        ("webhookUrl", request.webhook_url.is_some()),
-    ];
+    let asked = [("artifacts", !request.artifacts.is_empty()), ("webhookUrl", request.webhook_url.is_some())];
     asked
         .into_iter()
         .filter(|(_, asked)| *asked)
@@ -178,9 +175,7 @@ fn decide_interactive(
     faults: &mut Vec<FieldError>,
 ) -> Option<Interactive> {
     match (request.exec_mode, &request.interactive) {
-        (ExecMode::Interactive, asked) => {
-            Some(Interactive::decide(&asked.unwrap_or_default(), maxima, faults))
-        }
+        (ExecMode::Interactive, asked) => Some(Interactive::decide(&asked.unwrap_or_default(), maxima, faults)),
         (ExecMode::Oneshot, Some(_)) if !misread.has("execMode") => {
             faults.push(FieldError::new("interactive", "is for sessions whose execMode is interactive"));
             None
@@ -441,7 +436,10 @@ pub(crate) mod tests {
     fn bounds_without_turns_to_bound_are_a_fault() {
         assert_eq!(faults(&json!({"code": "1", "interactive": {}})), ["interactive"]);
         assert_eq!(faults(&json!({"code": "1", "execMode": "chat", "interactive": {}})), ["execMode"]);
-        assert_eq!(faults(&json!({"execMode": "interactive", "interactive": {"idleTtlMs": 1}})), ["interactive.idleTtlMs"]);
+        assert_eq!(
+            faults(&json!({"execMode": "interactive", "interactive": {"idleTtlMs": 1}})),
+            ["interactive.idleTtlMs"]
+        );
     }
 
     #[test]

@@ -313,7 +313,8 @@ impl Reader<'_> {
 
     /// What bounds a conversation: its lifetime is a time like that of a program, and nothing of it is longer.
     fn interactive(&mut self, maxima: &Limits) -> Interactive {
-        let life = self.given("max_lifetime", |text| within(values::millis(text)?, FLOOR_MS, LIFE.max_lifetime_ms, "ms"));
+        let life =
+            self.given("max_lifetime", |text| within(values::millis(text)?, FLOOR_MS, LIFE.max_lifetime_ms, "ms"));
         let life = life.unwrap_or(maxima.wall_clock_ms);
         let idle = self.given("max_idle_ttl", |text| within(values::millis(text)?, FLOOR_MS, LIFE.idle_ttl_ms, "ms"));
         Interactive {

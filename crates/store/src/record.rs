@@ -2,7 +2,8 @@
 
 use model::audit::Draft;
 use wire::{
-    AuditEvent, Binding, BindingId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult, Timestamp, Turn,
+    AuditEvent, Binding, BindingId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult, Timestamp,
+    Turn,
 };
 
 /// A session to record.

@@ -34,10 +34,8 @@ pub use request::{
     CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,
 };
 pub use session::{
-    Artifact, Denial, Enforcement, ExecMode, FaultCode, InteractiveView, KillReason, Language, LimitsView, Outcome, Phase, Session,
-    SessionFault, SessionPage, SessionResult, Usage,
+    Artifact, Denial, Enforcement, ExecMode, FaultCode, InteractiveView, KillReason, Language, LimitsView, Outcome,
+    Phase, Session, SessionFault, SessionPage, SessionResult, Usage,
 };
 pub use time::Timestamp;
-pub use turn::{
-    CreateTurn, InterruptedBy, Turn, TurnChange, TurnError, TurnFrame, TurnPage, TurnStatus, TurnValue,
-};
+pub use turn::{CreateTurn, InterruptedBy, Turn, TurnChange, TurnError, TurnFrame, TurnPage, TurnStatus, TurnValue};

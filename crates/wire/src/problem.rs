@@ -56,11 +56,9 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::NotFinished
-            | Self::IdempotencyConflict
-            | Self::WrongState
-            | Self::Conflict
-            | Self::TurnQueueFull => 409,
+            Self::NotFinished | Self::IdempotencyConflict | Self::WrongState | Self::Conflict | Self::TurnQueueFull => {
+                409
+            }
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::NotEnforceable | Self::NotSupported => 422,

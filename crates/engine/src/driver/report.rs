@@ -147,7 +147,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_a_failed_turn_that_says_why() {
-        let deep = format!(r#"{{"status":"completed","value":{{"application/json":{}{}}}}}"#, "[".repeat(101), "]".repeat(101));
+        let deep = format!(
+            r#"{{"status":"completed","value":{{"application/json":{}{}}}}}"#,
+            "[".repeat(101),
+            "]".repeat(101)
+        );
         assert_eq!(Report::read(deep.as_bytes()).status, TurnStatus::Failed);
         assert_eq!(Report::read(b"\xff").status, TurnStatus::Failed);
         assert_eq!(Report::read(br#"{"status":"completed"} x"#).status, TurnStatus::Failed);

@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, Idempotency,
-    KeyRecord, NewSession, SessionFilter, Store, StoreError, System, Tenant, TurnFilter, TurnRecord, Update, UpdateError,
+    KeyRecord, NewSession, SessionFilter, Store, StoreError, System, Tenant, TurnFilter, TurnRecord, Update,
+    UpdateError,
 };
 use tokio::sync::Notify;
 use wire::{

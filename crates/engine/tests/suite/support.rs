@@ -83,14 +83,8 @@ async fn start_with(
     vault: Vault,
     clock: Clock,
 ) -> Engine {
-    let parts = Parts {
-        store,
-        backends: vec![backend],
-        clock,
-        ids: Ids::from_os(),
-        pepper: Pepper::new([7; 32]),
-        vault,
-    };
+    let parts =
+        Parts { store, backends: vec![backend], clock, ids: Ids::from_os(), pepper: Pepper::new([7; 32]), vault };
     Engine::start(Config { profile: Profile::Dev, ..config }, parts).await.unwrap()
 }
 

@@ -53,7 +53,9 @@ impl Runner {
                         report["error"] = json!({ "name": rest, "value": "v", "traceback": "t" });
                     }
                     "hang" => {
-                        let HostFrame::Interrupt { turn: number } = self.next().await? else { panic!("a turn in a turn") };
+                        let HostFrame::Interrupt { turn: number } = self.next().await? else {
+                            panic!("a turn in a turn")
+                        };
                         assert_eq!(number, turn.number);
                         report["status"] = "interrupted".into();
                     }

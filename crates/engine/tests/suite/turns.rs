@@ -6,8 +6,8 @@ use engine::{Config, CreateRequest, TurnError, TurnFilter, TurnWaiter};
 use futures::StreamExt as _;
 use store::Store as _;
 use wire::{
-    AuditType, CreateSession, CreateTurn, ExecMode, FaultCode, FrameKind, Interactive, InterruptedBy, Outcome,
-    Session, Turn, TurnStatus,
+    AuditType, CreateSession, CreateTurn, ExecMode, FaultCode, FrameKind, Interactive, InterruptedBy, Outcome, Session,
+    Turn, TurnStatus,
 };
 
 use super::{
@@ -210,7 +210,8 @@ async fn turns_are_for_interactive_sessions_of_the_callers_org() {
     let TurnError::Invalid(faults) = refused else { panic!("{refused:?}") };
     let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
     assert_eq!(fields, ["code", "timeoutMs"]);
-    let stranger = model::access::Caller { org: world.engine.ensure_org("another").await.unwrap(), ..world.caller.clone() };
+    let stranger =
+        model::access::Caller { org: world.engine.ensure_org("another").await.unwrap(), ..world.caller.clone() };
     let code = CreateTurn { code: "value 1".into(), timeout_ms: None };
     let refused = world.engine.take_turn(&stranger, session.id, code, Vec::new()).await.unwrap_err();
     assert!(matches!(refused, TurnError::Read(engine::ReadError::NotFound)), "{refused:?}");
@@ -226,7 +227,8 @@ async fn after_a_restart_the_turns_that_were_under_way_are_told_as_ended_with_th
     let world = talking().await;
     let session = world.converse(Interactive::default()).await;
     world.turn(&session, "value kept").await;
-    let (_running, _waiting) = (world.ask(&session, "hang").await.unwrap(), world.ask(&session, "say x").await.unwrap());
+    let (_running, _waiting) =
+        (world.ask(&session, "hang").await.unwrap(), world.ask(&session, "say x").await.unwrap());
     world.runs(&session, 2).await;
     let restarted = world.restarted(Config::default(), world.backend.clone()).await;
     let filter = TurnFilter { session: session.id, cursor: None, limit: 100 };

@@ -108,7 +108,9 @@ async fn a_turn_that_does_not_stop_ends_the_session_after_a_grace() {
     // What callers ask for does not count as its last chance.
     still.world.engine.interrupt_turn(&still.world.caller, session.id, 1).await.unwrap();
     still.pass(3000).await;
-    still.ends_after(&session, Timestamp::from_millis(since.as_millis() + 3000), 5000, KillReason::TurnTimeoutExceeded).await;
+    still
+        .ends_after(&session, Timestamp::from_millis(since.as_millis() + 3000), 5000, KillReason::TurnTimeoutExceeded)
+        .await;
     let turn = deaf.ended().await.unwrap();
     assert_eq!((turn.status, turn.interrupted_by), (TurnStatus::Aborted, Some(InterruptedBy::Caller)));
     assert_eq!(behind.ended().await.unwrap().status, TurnStatus::Aborted);

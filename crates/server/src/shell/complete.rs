@@ -84,7 +84,9 @@ fn scan(language: Language, text: &str) -> Scan {
                     }
                     '\'' | '"' => inside = Inside::Short(c),
                     '`' if language == Language::Node => inside = Inside::Long(c),
-                    '/' if language == Language::Node && next == Some('*') => (inside, step) = (Inside::BlockComment, 2),
+                    '/' if language == Language::Node && next == Some('*') => {
+                        (inside, step) = (Inside::BlockComment, 2)
+                    }
                     _ if is_comment(language, c, next) => inside = Inside::LineComment,
                     _ => {}
                 }
@@ -99,7 +101,8 @@ fn scan(language: Language, text: &str) -> Scan {
         at += step;
     }
     scan.block |= last == Some(':') && depth == 0;
-    scan.continued = language == Language::Python && inside == Inside::Code && text.trim_end_matches('\n').ends_with('\\');
+    scan.continued =
+        language == Language::Python && inside == Inside::Code && text.trim_end_matches('\n').ends_with('\\');
     scan.open = depth > 0 || matches!(inside, Inside::Long(_) | Inside::BlockComment);
     scan
 }

@@ -1,15 +1,15 @@
 //! The prompt: lines with history and editing, until they are a whole turn.
 
-use std::{
-    fs,
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
-};
+use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::PathBuf};
 
 use rustyline::{
-    Config, Editor, Helper, completion::Completer, error::ReadlineError, highlight::Highlighter, hint::Hinter,
-    history::FileHistory, validate::{ValidationContext, ValidationResult, Validator},
+    Config, Editor, Helper,
+    completion::Completer,
+    error::ReadlineError,
+    highlight::Highlighter,
+    hint::Hinter,
+    history::FileHistory,
+    validate::{ValidationContext, ValidationResult, Validator},
 };
 use wire::Language;
 

@@ -4,12 +4,13 @@ use tokio::task::JoinSet;
 use wire::{AuditType, Phase, TurnStatus};
 
 use super::{
-    Subject, bindings, turns,
+    Subject, bindings,
     support::{World, binding, draft, key, key_draft, new, now, org_id, update},
+    turns,
 };
 use crate::{
-    AuditFilter, BindingError, BindingFilter, CreateError, Idempotency, SessionFilter, StoreError, TurnFilter, UpdateError,
-    verify,
+    AuditFilter, BindingError, BindingFilter, CreateError, Idempotency, SessionFilter, StoreError, TurnFilter,
+    UpdateError, verify,
 };
 
 pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {

@@ -4,8 +4,9 @@ use model::audit::Head;
 use wire::{AuditType, Phase, Session, TurnStatus};
 
 use super::{
-    Subject, bindings, turns,
+    Subject, bindings,
     support::{World, binding_draft, key, key_draft, message, new, result, update},
+    turns,
 };
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord,

@@ -23,8 +23,7 @@ use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
     BindingChange, BindingError, CreateError, Created, KeyRecord, NewSession, Org, StoreError, TurnRecord, Update,
-    UpdateError,
-    error::is_busy,
+    UpdateError, error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.

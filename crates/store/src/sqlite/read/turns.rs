@@ -56,11 +56,10 @@ pub(crate) async fn page(pool: &SqlitePool, org: OrgId, filter: &TurnFilter) -> 
 
 /// Those that have not ended: as many as a session can have waiting, and one.
 pub(crate) async fn open(pool: &SqlitePool, org: OrgId, session: SessionId) -> Result<Vec<Turn>, StoreError> {
-    let rows =
-        sqlx::query("SELECT body FROM turns WHERE org_id = ? AND session_id = ? AND NOT ended ORDER BY number")
-            .bind(org.to_string())
-            .bind(session.to_string())
-            .fetch_all(pool)
-            .await?;
+    let rows = sqlx::query("SELECT body FROM turns WHERE org_id = ? AND session_id = ? AND NOT ended ORDER BY number")
+        .bind(org.to_string())
+        .bind(session.to_string())
+        .fetch_all(pool)
+        .await?;
     rows.iter().map(|found| row::json(found, 0, "turns")).collect()
 }
