@@ -14,3 +14,4 @@ mod serving;
 mod sessions;
 mod sockets;
 mod streams;
+mod turns;

@@ -8,6 +8,7 @@ mod git;
 mod hostile;
 mod network;
 mod server;
+mod turns;
 mod world;
 
 #[path = "../../src/demo/residue.rs"]
