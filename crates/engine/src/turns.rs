@@ -138,6 +138,11 @@ impl Turns {
         self.open().remove(&number);
     }
 
+    /// The same for all of them.
+    pub(crate) fn forget_all(&self) {
+        self.open().clear();
+    }
+
     fn find(&self, number: u32) -> Option<Arc<OpenTurn>> {
         self.open().get(&number).map(Arc::clone)
     }
@@ -190,21 +195,24 @@ impl Engine {
         asked: CreateTurn,
         mut faults: Vec<FieldError>,
     ) -> Result<TurnWaiter, TurnError> {
-        let Some(live) = self.inner.registry.get(caller.org, id) else {
+        let live = self.inner.registry.get(caller.org, id);
+        if live.is_none() {
             self.session(caller, id).await?;
-            return Err(TurnError::WrongState("the session has ended"));
-        };
-        let Some(turns) = live.turns.clone() else {
-            return Err(TurnError::WrongState("the session is not interactive: its execMode is oneshot"));
-        };
+        }
+        let turns = live.as_ref().and_then(|live| live.turns.clone());
         check_code(&asked.code, &mut faults);
-        let timeout_ms = turns.bounds.turn_timeout(asked.timeout_ms).unwrap_or_else(|fault| {
+        let timeout_ms = turns.as_ref().map_or(Ok(0), |turns| turns.bounds.turn_timeout(asked.timeout_ms));
+        let timeout_ms = timeout_ms.unwrap_or_else(|fault| {
             faults.push(fault);
             0
         });
         if !faults.is_empty() {
             return Err(TurnError::Invalid(faults));
         }
+        let Some(live) = live else { return Err(TurnError::WrongState("the session has ended")) };
+        let Some(turns) = turns else {
+            return Err(TurnError::WrongState("the session is not interactive: its execMode is oneshot"));
+        };
         if self.is_draining() {
             return Err(TurnError::Draining);
         }

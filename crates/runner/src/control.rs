@@ -1,10 +1,10 @@
 //! The channel between the runner and the language host: what is said on it, and how little of it is believed.
 //!
-//! Towards the host program goes one message ([`encode_start`]). From it come a "started" and results
-//! ([`Inbox`]). The program runs in the same process as its language host, so what comes is as hostile as the
+//! Towards the host program goes one message ([`encode_start`]), in an interactive session followed by turns and
+//! interrupts ([`encode_turn`], [`encode_interrupt`]). From it come a "started", results and reports of turns ([`Inbox`]). The program runs in the same process as its language host, so what comes is as hostile as the
 //! program: lengths are bounded before anything is kept, and the first malformed byte ends the channel.
 
-use protocol::{MAX_RESULT_BYTES, Start};
+use protocol::{MAX_RESULT_BYTES, MAX_TURN_REPORT_BYTES, Start, Turn, Turned};
 
 /// What the caller's environment may not set. The host refuses it; what comes nevertheless is left out.
 const RESERVED: &str = "ENCLAVE_";
@@ -13,6 +13,8 @@ const SERVICES: &str = "ENCLAVE_SVC_";
 
 /// Length of the kind and the length in front of a payload.
 const HEADER: usize = 5;
+/// Length of the number in front of a turn's report.
+const NUMBER: usize = 4;
 
 /// Why a program cannot be handed to the language host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,22 +54,37 @@ pub(crate) fn encode_start(base_env: &[(&str, &str)], start: &Start) -> Result<V
     let env = environment(base_env, start)?;
     let limit = MAX_RESULT_BYTES.to_string();
     let count = start.args.len().to_string();
-    let mut message = vec![0; 4];
     let entrypoint = start.entrypoint.as_deref().unwrap_or("");
-    let strings = [limit.as_str(), &start.session_id, entrypoint, &count].into_iter();
+    let report = if start.interactive { MAX_TURN_REPORT_BYTES.to_string() } else { String::new() };
+    let strings = [limit.as_str(), &start.session_id, entrypoint, &report, &count].into_iter();
     let strings = strings.chain(start.args.iter().map(String::as_str));
     let strings = strings.chain(env.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
-    for string in strings.chain([start.code.as_str()]) {
+    Ok(encode(strings.chain([start.code.as_str()])))
+}
+
+/// The message that starts a turn.
+pub(crate) fn encode_turn(turn: &Turn) -> Vec<u8> {
+    encode([turn.number.to_string().as_str(), &turn.code].into_iter())
+}
+
+/// The message that says which turn the signal behind it is meant for.
+pub(crate) fn encode_interrupt(turn: u32) -> Vec<u8> {
+    encode([turn.to_string().as_str()].into_iter())
+}
+
+fn encode<'a>(strings: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut message = vec![0; 4];
+    for string in strings {
         message.extend_from_slice(&prefix(string.len()));
         message.extend_from_slice(string.as_bytes());
     }
     let whole = prefix(message.len() - 4);
     message[..4].copy_from_slice(&whole);
-    Ok(message)
+    message
 }
 
 fn prefix(len: usize) -> [u8; 4] {
-    u32::try_from(len).expect("a start fits into one frame, which is smaller").to_be_bytes()
+    u32::try_from(len).expect("it fits into one frame, which is smaller").to_be_bytes()
 }
 
 /// What the language host says.
@@ -77,6 +94,8 @@ pub(crate) enum Message {
     Started,
     /// The program's result so far, as it claims.
     Result(Vec<u8>),
+    /// A turn's end, as the program claims.
+    Turned(Turned),
 }
 
 /// The bytes were not messages. Nothing after them can be understood.
@@ -101,13 +120,23 @@ impl Inbox {
             let known = match kind {
                 b'S' => len == 0,
                 b'R' => len <= MAX_RESULT_BYTES,
+                b'T' => (NUMBER..=NUMBER + MAX_TURN_REPORT_BYTES).contains(&len),
                 _ => false,
             };
             if !known {
                 return Err(Garbage);
             }
-            let Some(payload) = rest.get(..len) else { break };
-            take(if kind == b'S' { Message::Started } else { Message::Result(payload.to_vec()) });
+            let Some(payload) = rest.get(..len) else {
+                self.buffer.reserve_exact(at + HEADER + len - self.buffer.len());
+                break;
+            };
+            take(match (kind, payload.split_first_chunk::<NUMBER>()) {
+                (b'T', Some((number, report))) => {
+                    Message::Turned(Turned { number: u32::from_be_bytes(*number), report: report.to_vec() })
+                }
+                (b'R', _) => Message::Result(payload.to_vec()),
+                _ => Message::Started,
+            });
             at += HEADER + len;
         }
         self.buffer.drain(..at);
@@ -161,6 +190,7 @@ mod tests {
                 "1048576",
                 "ses_1",
                 "src/app.py",
+                "",
                 "2",
                 "a",
                 "",
@@ -195,20 +225,25 @@ mod tests {
 
     #[test]
     fn messages_survive_any_cutting() {
-        let bytes = [message(b'S', b""), message(b'R', b"[1]"), message(b'R', b"")].concat();
+        let report = message(b'T', b"\0\0\0\x07{}");
+        let bytes = [message(b'S', b""), message(b'R', b"[1]"), report, message(b'R', b"")].concat();
         for cut in 1..bytes.len() {
             let (mut inbox, mut seen) = (Inbox::default(), Vec::new());
             for chunk in bytes.chunks(cut) {
                 inbox.push(chunk, |message| seen.push(message)).expect("well formed");
             }
-            assert_eq!(seen, [Message::Started, Message::Result(b"[1]".into()), Message::Result(vec![])]);
+            let turned = Message::Turned(Turned { number: 7, report: b"{}".into() });
+            assert_eq!(seen, [Message::Started, Message::Result(b"[1]".into()), turned, Message::Result(vec![])]);
         }
     }
 
     #[test]
     fn an_oversized_or_unknown_message_is_garbage_before_its_payload_is_kept() {
         let oversized = u32::try_from(MAX_RESULT_BYTES + 1).expect("fits").to_be_bytes();
-        for bytes in [[b"R".as_slice(), &oversized].concat(), message(b'S', b"x"), message(b'Q', b""), vec![0; 5]] {
+        let report = u32::try_from(NUMBER + MAX_TURN_REPORT_BYTES + 1).expect("fits").to_be_bytes();
+        let oversized = [[b"R".as_slice(), &oversized].concat(), [b"T".as_slice(), &report].concat()];
+        let unknown = [message(b'S', b"x"), message(b'T', b"\0\0\0"), message(b'Q', b""), vec![0; 5]];
+        for bytes in oversized.into_iter().chain(unknown) {
             assert_eq!(Inbox::default().push(&bytes, |_| ()), Err(Garbage));
         }
     }

@@ -16,14 +16,19 @@ use protocol::Language;
 const PYTHON: &str = concat!(
     "ENCLAVE = r'''",
     include_str!("../hosts/python/enclave.py"),
+    "'''\nTURNS = r'''",
+    include_str!("../hosts/python/turns.py"),
     "'''\n",
     include_str!("../hosts/python/host.py")
 );
-const NODE: &str = concat!(include_str!("../hosts/node/host.js"), "(require)();\n");
+const NODE: &str =
+    concat!(include_str!("../hosts/node/host.js"), "(require,\n", include_str!("../hosts/node/turns.js"), ")();\n");
 const NODE_SNAPSHOT: &str = concat!(
     "require('v8').startupSnapshot.setDeserializeMainFunction(",
     include_str!("../hosts/node/host.js"),
-    "(require));\n"
+    "(require,\n",
+    include_str!("../hosts/node/turns.js"),
+    "));\n"
 );
 
 /// Compiles what it reads to a file, in the form in which Python takes a compiled program for a script.
@@ -115,8 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn the_embedded_module_cannot_end_its_own_literal() {
-        assert_eq!(PYTHON.matches("'''").count(), 2);
+    fn the_embedded_modules_cannot_end_their_own_literals() {
+        assert_eq!(PYTHON.matches("'''").count(), 4);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod put;
 mod session;
 mod setup;
 mod supervise;
+mod turns;
 
 use std::process::ExitCode;
 

@@ -1,14 +1,15 @@
 //! The one program of this sandbox: what the host asked for, and what was already said about it.
 
-use protocol::{GuestFrame, Start};
+use protocol::{GuestFrame, Start, Turn, Turned};
 
 use crate::{
     control::{self, Garbage, Message, StartError},
     outbox::Outbox,
     output::Budget,
+    turns::{TurnError, Turns},
 };
 
-/// Results sent while the program runs. The host takes a few more than this; of the rest only the last is sent.
+/// Results sent while the program, or a turn, runs. The host takes a few more than this; of the rest only the last is sent.
 const LIVE_RESULTS: u32 = 500;
 
 /// A program that was handed over, or is about to be.
@@ -19,7 +20,9 @@ pub(crate) struct Session {
     pub(crate) budget: Budget,
     /// What its files may take, in bytes.
     pub(crate) disk_bytes: u64,
-    /// The message to the language host, and how much of it is gone.
+    /// What an interactive session has besides.
+    pub(crate) turns: Option<Turns>,
+    /// The messages to the language host, and how much of them is gone.
     message: Vec<u8>,
     sent: usize,
     started: bool,
@@ -36,6 +39,7 @@ impl Session {
             id: start.session_id.clone(),
             budget: Budget::new(start.output_bytes),
             disk_bytes: start.disk_bytes,
+            turns: start.interactive.then(Turns::default),
             message,
             sent: 0,
             started: false,
@@ -44,7 +48,7 @@ impl Session {
         })
     }
 
-    /// What remains of the message to the language host.
+    /// What remains of the messages to the language host.
     pub(crate) fn unsent(&self) -> &[u8] {
         &self.message[self.sent..]
     }
@@ -52,6 +56,27 @@ impl Session {
     /// Notes that so much of it was written.
     pub(crate) fn wrote(&mut self, count: usize) {
         self.sent += count;
+        // Before the start the message may be needed again.
+        if self.started && self.sent == self.message.len() {
+            // Gives back the memory that a large program took.
+            (self.message, self.sent) = (Vec::new(), 0);
+        }
+    }
+
+    /// Begins a turn, whose message goes behind what the language host has not taken yet.
+    pub(crate) fn begin_turn(&mut self, turn: &Turn) -> Result<(), TurnError> {
+        let turns = self.turns.as_mut().filter(|_| self.started).ok_or(TurnError::None)?;
+        turns.begin(turn)?;
+        self.message.extend(control::encode_turn(turn));
+        Ok(())
+    }
+
+    /// Interrupts this turn, if it runs.
+    pub(crate) fn interrupt_turn(&mut self, number: u32) {
+        if let Some(turns) = self.turns.as_mut().filter(|turns| turns.is_running(number)) {
+            turns.interrupting = true;
+            self.message.extend(control::encode_interrupt(number));
+        }
     }
 
     /// Notes that the language host is another one, which knows nothing yet.
@@ -78,8 +103,21 @@ impl Session {
                 self.result = Some(json);
                 Ok(())
             }
-            Message::Started | Message::Result(_) => Err(Garbage),
+            Message::Turned(turned) if self.started => {
+                self.turns.as_mut().ok_or(Garbage)?.hear(turned);
+                Ok(())
+            }
+            Message::Started | Message::Result(_) | Message::Turned(_) => Err(Garbage),
         }
+    }
+
+    /// Sends the end of a turn, if all that it wrote was sent.
+    pub(crate) fn send_turned(&mut self, outbox: &mut Outbox) {
+        let Some(Turned { number, report }) = self.turns.as_mut().and_then(Turns::finish) else { return };
+        self.send_last_result(outbox);
+        self.results_sent = 0;
+        outbox.push(&GuestFrame::Turned(Turned { number, report }));
+        outbox.flush_some();
     }
 
     /// Sends the newest result, unless the host is slow or has had enough of them.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! waiting --Start--> handed over --"started"--> running --first process ends--> ending --all sent--> gone
+//!                                                (turns)
 //!     any of them --host closes the pipe--> gone          before "started": its end is a fault
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! does not keep up, the workload's pipes are left alone until it does; children are reaped whatever the host does.
 
 mod ending;
+mod turning;
 mod waiting;
 
 use std::{
@@ -217,9 +219,12 @@ impl Supervisor {
             self.settle()?;
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
-            if ready.has(Source::Output(stream)) || self.is_draining() {
+            if ready.has(Source::Output(stream)) || self.is_draining() || self.owes(stream) {
                 self.forward(stream, outbox);
             }
+        }
+        if let Some(session) = &mut self.session {
+            session.send_turned(outbox);
         }
         let child_ended = ready.has(Source::Child);
         self.count(child_ended, outbox);
@@ -265,9 +270,8 @@ impl Supervisor {
             match self.from_host.next_frame::<HostFrame>() {
                 Ok(Some(HostFrame::Start(start))) => self.begin(&start)?,
                 Ok(Some(HostFrame::Put(put))) => self.put(put)?,
-                Ok(Some(HostFrame::Turn(_) | HostFrame::Interrupt { .. })) => {
-                    return Err(End::Fault("the host sent a turn to a session that takes none".to_owned()));
-                }
+                Ok(Some(HostFrame::Turn(turn))) => self.begin_turn(&turn)?,
+                Ok(Some(HostFrame::Interrupt { turn })) => self.interrupt(turn),
                 Ok(None) => break,
                 Err(error) => return Err(End::Fault(format!("from the host: {error}"))),
             }
@@ -308,7 +312,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Writes what the language host takes of its message.
+    /// Writes what the language host takes of its messages.
     fn hand_over(&mut self) {
         let (Some(session), Some(control)) = (&mut self.session, &self.interpreter.control) else { return };
         while !session.unsent().is_empty() {
@@ -319,6 +323,7 @@ impl Supervisor {
                 Err(_) => return,
             }
         }
+        self.signal();
     }
 
     fn listen_to_language_host(&mut self, outbox: &mut Outbox) {
@@ -345,6 +350,7 @@ impl Supervisor {
         if !open {
             self.interpreter.control = None;
         }
+        self.look_what_is_owed();
     }
 
     /// Once the program runs there is nothing left to be done but to kill and to reap.
@@ -366,7 +372,11 @@ impl Supervisor {
             Stream::Stderr => &mut self.interpreter.stderr,
         };
         let (Some(descriptor), Some(session)) = (&pipe, &mut self.session) else { return };
-        let open = match rustix::io::read(descriptor, &mut *self.chunk) {
+        let read = rustix::io::read(descriptor, &mut *self.chunk);
+        if let (Some(turns), false) = (&mut session.turns, read == Err(Errno::INTR)) {
+            turns.forwarded(stream, read.ok().filter(|count| *count > 0));
+        }
+        let open = match read {
             Ok(0) => false,
             Ok(count) => {
                 session.budget.take(stream, &self.chunk[..count]).for_each(|frame| outbox.push(&frame));

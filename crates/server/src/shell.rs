@@ -36,7 +36,7 @@ Exit codes:
   2    the command line is wrong, or the server refused the request
   3    the server cannot be reached, is busy, or there is no backend
   4    the session ended first: stderr says why
-  130  standard input is no terminal, and a turn was interrupted";
+  130  a signal ended it; or standard input is no terminal, and a turn was interrupted";
 
 /// A turn of a script failed.
 const FAILED: u8 = 1;
@@ -200,7 +200,11 @@ async fn by_hand(talk: &mut Talk<'_>, screen: &mut Screen) -> u8 {
         }
     };
     loop {
-        match prompt.next().await {
+        let entry = tokio::select! {
+            entry = prompt.next() => entry,
+            () = talk.signals.terminated() => return exit::CANCELLED,
+        };
+        match entry {
             Ok(Entry::Code(code)) => match talk.turn(code, screen).await {
                 Ok(Became::Completed | Became::Failed | Became::Interrupted) => {}
                 Ok(Became::Ended) => return ENDED,
@@ -224,7 +228,12 @@ async fn by_hand(talk: &mut Talk<'_>, screen: &mut Screen) -> u8 {
 async fn by_script(talk: &mut Talk<'_>, screen: &mut Screen) -> u8 {
     let mut blocks = Blocks::of_stdin(talk.session.language);
     loop {
-        let code = match blocks.next().await {
+        let seen = talk.signals.count();
+        let block = tokio::select! {
+            block = blocks.next() => block,
+            () = talk.signals.at_least(seen + 1) => return exit::CANCELLED,
+        };
+        let code = match block {
             Ok(Some(code)) => code,
             Ok(None) => return 0,
             Err(error) => {

@@ -9,6 +9,8 @@ use tokio::{
 #[derive(Clone, Debug)]
 pub(crate) struct Signals {
     count: watch::Receiver<u32>,
+    /// Whether one of them was SIGTERM.
+    terminated: watch::Receiver<bool>,
 }
 
 impl Signals {
@@ -16,11 +18,15 @@ impl Signals {
     pub(crate) fn take() -> std::io::Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (sender, count) = watch::channel(0);
+        let (term, terminated) = watch::channel(false);
         tokio::spawn(async move {
             loop {
                 let arrived = tokio::select! {
                     arrived = interrupt.recv() => arrived,
-                    arrived = terminate.recv() => arrived,
+                    arrived = terminate.recv() => {
+                        term.send_replace(true);
+                        arrived
+                    }
                 };
                 if arrived.is_none() {
                     return;
@@ -28,7 +34,7 @@ impl Signals {
                 sender.send_modify(|count| *count += 1);
             }
         });
-        Ok(Self { count })
+        Ok(Self { count, terminated })
     }
 
     /// Whether there has been one.
@@ -39,6 +45,14 @@ impl Signals {
     /// How many there have been.
     pub(crate) fn count(&self) -> u32 {
         *self.count.borrow()
+    }
+
+    /// Waits for SIGTERM.
+    pub(crate) async fn terminated(&self) {
+        let mut terminated = self.terminated.clone();
+        if terminated.wait_for(|terminated| *terminated).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until there have been `n`.

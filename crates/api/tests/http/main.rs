@@ -15,4 +15,5 @@ mod serving;
 mod sessions;
 mod sockets;
 mod streams;
+mod turns;
 mod webhooks;

@@ -59,6 +59,7 @@ fn stdout(events: &[Event]) -> String {
             | StreamFrame::Phase(_)
             | StreamFrame::Stderr(_)
             | StreamFrame::Gap(_)
+            | StreamFrame::Turn(_)
             | StreamFrame::End(_)) => panic!("{other:?}"),
         })
         .collect()

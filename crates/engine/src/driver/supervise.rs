@@ -144,6 +144,9 @@ impl Driver {
             let _ = if ran { self.started(&id, &written).await } else { self.provisioned(&id).await };
         }
         self.talk = collected.talk.take();
+        if let Some(talk) = &mut self.talk {
+            talk.over(ended);
+        }
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
         }

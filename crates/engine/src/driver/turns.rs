@@ -56,6 +56,8 @@ pub(super) struct Conversation {
     spent: Duration,
     /// Bytes of turns that were recorded.
     kept: usize,
+    /// When the session's end was decided.
+    over: Option<Instant>,
 }
 
 struct Running {
@@ -89,6 +91,7 @@ impl Conversation {
             idle_since: None,
             spent: Duration::ZERO,
             kept: 0,
+            over: None,
         })
     }
 
@@ -102,6 +105,11 @@ impl Conversation {
     /// The session runs: turns may begin.
     pub(super) fn started(&mut self, now: Instant) {
         self.idle_since = Some(now);
+    }
+
+    /// The session's end was decided.
+    pub(super) fn over(&mut self, when: Instant) {
+        self.over = Some(when);
     }
 
     /// Takes output of the turn that runs.
@@ -253,14 +261,15 @@ impl Driver {
         collected: &mut Collected,
     ) -> Option<Decided> {
         let now = Instant::now();
+        // The order check lets one report through for each turn that was sent.
+        let running = collected.talk.as_mut()?.running.as_mut();
+        let running = running.filter(|running| running.asked.turn.number == turned.number)?;
+        let result = running.result.take().and_then(|json| self.parse_result(&json, collected));
         for (stream, chunk) in collected.output.finish() {
             self.live.hub.publish(&frame(stream, chunk));
         }
-        let running = collected.talk.as_mut().and_then(|talk| talk.running.take());
-        // The order check lets one report through for each turn that was sent.
-        let mut running = running.filter(|running| running.asked.turn.number == turned.number)?;
-        let result = running.result.take().and_then(|json| self.parse_result(&json, collected));
         let talk = collected.talk.as_mut()?;
+        let mut running = talk.running.take()?;
         let took = now.saturating_duration_since(running.began);
         talk.spent += took;
         talk.idle_since = Some(now);
@@ -279,7 +288,7 @@ impl Driver {
         if let Some(mut running) = talk.running.take() {
             let mut turn = running.asked.turn;
             turn.status = TurnStatus::Aborted;
-            let took = running.began.elapsed();
+            let took = talk.over.unwrap_or_else(Instant::now).saturating_duration_since(running.began);
             turn.duration_ms = Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
             write_tails(&mut running.output, &mut turn);
             let number = turn.number;
@@ -298,6 +307,8 @@ impl Driver {
                 Err(Unrecorded) => talk.turns.forget(turn.number),
             }
         }
+        // One whose start could not be recorded is in neither place.
+        talk.turns.forget_all();
     }
 
     /// Records and tells the end of a turn that ran.

@@ -115,16 +115,16 @@ pub(crate) struct Still {
     _held: std::sync::mpsc::Sender<()>,
 }
 
+/// In a runtime that was started with its time paused: whole milliseconds from its beginning are what timers count in.
 pub(crate) async fn still(wrap: impl FnOnce(Arc<Simulator>) -> Wrapped) -> Still {
+    let (held, until) = std::sync::mpsc::channel();
+    tokio::task::spawn_blocking(move || until.recv());
     let outside = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("engine.db");
     let store = outside.spawn(async move { Sqlite::open(&path).await.unwrap() }).await.unwrap();
     // A runtime is not dropped inside another; the process ends with the test.
     std::mem::forget(outside);
-    let (held, until) = std::sync::mpsc::channel();
-    tokio::time::pause();
-    tokio::task::spawn_blocking(move || until.recv());
     let world = world_of(Config::default(), folder, store, Clock::manual(), wrap).await;
     Still { world, _held: held }
 }
@@ -133,6 +133,10 @@ impl Still {
     /// Moves time, and lets what is due by then be done.
     pub(crate) async fn pass(&self, ms: u64) {
         tokio::time::advance(Duration::from_millis(ms)).await;
+        // Each turn of the scheduler looks at the timers, and runs whom they woke.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -13,9 +13,6 @@ impl Still {
     /// has to end.
     async fn ends_after(&self, session: &Session, since: Timestamp, ms: u64, reason: KillReason) {
         self.pass(ms - 1).await;
-        // Whatever was due has been seen to once this has come back from the driver and the store.
-        let _ = self.world.engine.session(&self.world.caller, session.id).await.unwrap();
-        tokio::task::yield_now().await;
         assert_eq!(self.world.now(session).await.phase, Phase::Running, "not a millisecond early");
         self.pass(1).await;
         let (session, result, _) = self.world.end_of(session).await;
@@ -29,7 +26,7 @@ async fn talking() -> Still {
     still(Wrapped::talking).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_session_ends_when_its_ttl_is_over_counted_from_its_last_turn() {
     let still = talking().await;
     let session = still.world.converse(Interactive { idle_ttl_ms: Some(5000), ..Interactive::default() }).await;
@@ -39,7 +36,7 @@ async fn an_idle_session_ends_when_its_ttl_is_over_counted_from_its_last_turn() 
     still.ends_after(&session, turn.finished_at.unwrap(), 5000, KillReason::IdleTtlExceeded).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_does_not_idle_while_a_turn_runs() {
     let still = talking().await;
     let bounds = Interactive { idle_ttl_ms: Some(1000), ..Interactive::default() };
@@ -53,7 +50,7 @@ async fn a_session_does_not_idle_while_a_turn_runs() {
     still.ends_after(&session, turn.finished_at.unwrap(), 1000, KillReason::IdleTtlExceeded).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_ends_with_its_lifetime_whatever_it_does() {
     let still = talking().await;
     let bounds = Interactive { max_lifetime_ms: Some(7000), idle_ttl_ms: Some(6000), ..Interactive::default() };
@@ -65,7 +62,7 @@ async fn a_session_ends_with_its_lifetime_whatever_it_does() {
     assert_eq!((turn.status, turn.duration_ms), (TurnStatus::Aborted, Some(7000)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_was_asked_for_bounds_a_conversation_too() {
     let still = talking().await;
     let mut asked = interactive(Interactive::default());
@@ -76,7 +73,7 @@ async fn a_wall_clock_that_was_asked_for_bounds_a_conversation_too() {
     still.ends_after(&session, session.started_at.unwrap(), 2000, KillReason::WallClockExceeded).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_default_wall_clock_of_programs_does_not_end_a_conversation() {
     let still = talking().await;
     let session = still.world.converse(Interactive::default()).await;
@@ -84,7 +81,7 @@ async fn the_default_wall_clock_of_programs_does_not_end_a_conversation() {
     assert_eq!(still.world.turn(&session, "value 1").await.status, TurnStatus::Completed);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_turn_is_interrupted_when_its_time_is_over_and_the_session_lives_on() {
     let still = talking().await;
     let session = still.world.converse(Interactive { turn_timeout_ms: Some(3000), ..Interactive::default() }).await;
@@ -100,7 +97,7 @@ async fn a_turn_is_interrupted_when_its_time_is_over_and_the_session_lives_on() 
     assert_eq!(still.world.turn(&session, "value 1").await.status, TurnStatus::Completed);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_turn_that_does_not_stop_ends_the_session_after_a_grace() {
     let still = talking().await;
     let session = still.world.converse(Interactive { turn_timeout_ms: Some(3000), ..Interactive::default() }).await;
@@ -119,7 +116,7 @@ async fn a_turn_that_does_not_stop_ends_the_session_after_a_grace() {
     assert_eq!(behind.ended().await.unwrap().status, TurnStatus::Aborted);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_budget_is_of_all_turns_together() {
     let still = talking().await;
     let session = still.world.converse(Interactive { turn_budget_ms: Some(10_000), ..Interactive::default() }).await;

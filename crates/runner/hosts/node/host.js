@@ -1,13 +1,14 @@
-// The Node language host, as an expression: called with `require` it gives the function to run. The runner calls it in
-// `node -e`, or finds it in a start-up snapshot of the image, which has all of this compiled already.
+// The Node language host, as an expression: called with `require` and what turns.js is, it gives the function to run. The
+// runner calls it in `node -e`, or finds it in a start-up snapshot of the image, which has all of this compiled already.
 //
 // The runner starts it ahead of the session and sends one message over descriptor 3: a 4-byte big-endian length and
 // that many bytes, made of strings that each have such a length in front. In order: the largest result in bytes, the
-// session's id, the file that the program is (empty when it is text alone), the number of arguments, the arguments,
-// names and values of the whole environment in turn, and last the program.
+// session's id, the file that the program is (empty when it is text alone), the largest report of a turn in bytes (empty
+// when the program is all that there is to run), the number of arguments, the arguments, names and values of the whole
+// environment in turn, and last the program.
 //
-// Towards the runner: one byte of kind ("S" started, "R" result), a 4-byte length, the payload.
-((require) => {
+// Towards the runner: one byte of kind ("S" started, "R" result, "T" a turn's report), a 4-byte length, the payload.
+((require, turns) => {
   'use strict';
   const fs = require('fs');
   const Module = require('module');
@@ -30,8 +31,9 @@
     return data;
   }
 
-  function receive() {
-    const message = exactly(exactly(4).readUInt32BE());
+  const receive = () => cut(exactly(exactly(4).readUInt32BE()));
+
+  function cut(message) {
     const strings = [];
     for (let at = 0; at < message.length; ) {
       const end = at + 4 + message.readUInt32BE(at);
@@ -45,14 +47,22 @@
     const message = Buffer.alloc(5 + payload.length, kind);
     message.writeUInt32BE(payload.length, 1);
     message.set(payload, 5);
-    for (let at = 0; at < message.length; ) at += fs.writeSync(CHANNEL, message, at);
+    for (let at = 0; at < message.length; ) {
+      try {
+        at += fs.writeSync(CHANNEL, message, at);
+      } catch (error) {
+        // In an interactive session the event loop reads the channel, which nobody waits for then.
+        if (error.code !== 'EAGAIN') throw error;
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+      }
+    }
   }
 
-  function sendResult(json) {
+  function sendChecked(kind, payload) {
     try {
       // A program that closed every descriptor may since have opened a file of its own under this number.
       if (!fs.fstatSync(CHANNEL).isSocket()) throw new Error();
-      send('R', json);
+      send(kind, payload);
     } catch {
       throw new Error('the program closed its channel to the runner, descriptor 3');
     }
@@ -128,6 +138,17 @@
     return undefined;
   }
 
+  const SHIM =
+    'data:text/javascript,const e=globalThis.enclave;export default e;export const {result,binding,session_id,input}=e';
+
+  // What imports for code in this file. Only code that a module loader has compiled can; this file is none when it comes
+  // out of a snapshot.
+  function importerFrom(file) {
+    const importer = new Module(file, null);
+    importer._compile('module.exports = (specifier) => import(specifier)', file);
+    return importer.exports;
+  }
+
   const WRAPPER = ['exports', 'require', 'module', '__filename', '__dirname'];
   const ONLY_IN_MODULES =
     /^(?:Cannot use import statement outside a module|Cannot use 'import\.meta' outside a module|Unexpected token 'export')/;
@@ -151,7 +172,7 @@
 
   function runModule(program, own) {
     const shim =
-      'data:text/javascript,const e=globalThis.enclave;export default e;export const {result,binding,session_id}=e';
+      SHIM;
     const text = program.replace(
       /(\bimport\s*(?:\(\s*|[\w$*{}\s,]+?\s*from\s*)?)(['"])enclave\2/g,
       (_, before) => `${before}'${shim}'`,
@@ -173,10 +194,7 @@
     send('S', []);
     // The rejection is left unhandled on purpose: Node then prints the error and exits as for any main module.
     const url = file ? builtin('url').pathToFileURL(file).href : `data:text/javascript,${encodeURIComponent(text)}`;
-    // Only code that a module loader has compiled can import; this file is none when it comes out of a snapshot.
-    const importer = new Module(base, null);
-    importer._compile('module.exports = (url) => import(url)', base);
-    importer.exports(url).finally(() => (settled = true));
+    importerFrom(base)(url).finally(() => (settled = true));
   }
 
   function runScript(program, own) {
@@ -192,8 +210,34 @@
     process.nextTick(() => (main.loaded = true));
   }
 
+  function runTurns(program, own, most) {
+    const base = own ?? `${process.cwd()}/main.js`;
+    process.argv[1] = own ?? '';
+    Object.defineProperty(globalThis, 'require', { value: Module.createRequire(base), writable: true, configurable: true });
+    const load = importerFrom(base);
+    const importer = (specifier) => load(specifier === 'enclave' ? SHIM : specifier);
+    send('S', []);
+    turns({ builtin, send: sendChecked, strings: cut, importer, encode, limit: most })(program, own ?? 'main.js');
+  }
+
+  // The session's input, if it was given one.
+  function readInput(file) {
+    let text;
+    try {
+      text = fs.readFileSync(file, 'utf8');
+    } catch (error) {
+      if (error.code === 'ENOENT') return null;
+      throw error;
+    }
+    try {
+      return parse(text);
+    } catch (error) {
+      throw new SyntaxError(`enclave.input: ${file} is not JSON: ${error.message}`);
+    }
+  }
+
   return function main() {
-    const [limit, session_id, entrypoint, count, ...rest] = receive();
+    const [limit, session_id, entrypoint, most, count, ...rest] = receive();
     const program = rest.pop().replace(/^\uFEFF/, '');
     const args = rest.splice(0, Number(count));
     for (const name of Object.keys(process.env)) delete process.env[name];
@@ -203,6 +247,7 @@
 
     if (process._eval !== undefined) removeEvalGlobals();
     process.execArgv.length = 0;
+    const inputFile = `${process.cwd()}/input.json`;
     offerEnclave({
       session_id,
       result(value) {
@@ -210,15 +255,22 @@
         if (json.length > Number(limit)) {
           throw new RangeError(`enclave.result: ${json.length} bytes of JSON, at most ${limit} are allowed`);
         }
-        sendResult(json);
+        sendChecked('R', json);
       },
       binding(name) {
         const url = process.env[`ENCLAVE_SVC_${name}`.toUpperCase().replaceAll('-', '_')];
         if (url === undefined) throw new Error(`this session has no service binding named ${stringify(name)}`);
         return url;
       },
+      get input() {
+        const value = readInput(inputFile);
+        if (value !== null) Object.defineProperty(this, 'input', { value, enumerable: true, configurable: true });
+        return value;
+      },
     });
-    (isModule(program) ? runModule : runScript)(program, entrypoint ? `${process.cwd()}/${entrypoint}` : undefined);
+    const own = entrypoint ? `${process.cwd()}/${entrypoint}` : undefined;
+    if (most !== '') runTurns(program, own, Number(most));
+    else (isModule(program) ? runModule : runScript)(program, own);
   };
 })
 // How this file is called in the stack traces in which it appears.

@@ -1,4 +1,4 @@
-"""The session that this program runs in: hand in a result, look up bindings.
+"""The session that this program runs in: hand in a result, look up bindings, read the input.
 
 There without import in the program itself; `import enclave` works too.
 """
@@ -8,6 +8,8 @@ import os as _os
 __all__ = ["binding", "result", "session_id"]
 
 session_id = _os.environ.get("ENCLAVE_SESSION_ID")
+
+_input_file = _os.path.join(_os.getcwd(), "input.json")
 
 # Set by the session's first process, the only one that holds the channel to the runner.
 _send = None
@@ -33,6 +35,24 @@ def binding(name):
     if url is None:
         raise KeyError(f"this session has no service binding named {name!r}")
     return url
+
+
+def __getattr__(name):
+    if name != "input":
+        raise AttributeError(f"module 'enclave' has no attribute {name!r}")
+    # What the session was given as /workspace/input.json; None if it was given nothing.
+    try:
+        with open(_input_file, "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    import json
+
+    try:
+        value = globals()["input"] = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"enclave.input: {_input_file} is not JSON: {error}") from None
+    return value
 
 
 def _encode(value):

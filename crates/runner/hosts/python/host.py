@@ -1,10 +1,11 @@
-# The Python language host. The runner starts it ahead of the session, hands it the text of enclave.py as ENCLAVE,
-# and sends one message over descriptor 3: a 4-byte big-endian length and that many bytes, made of strings that each
-# have such a length in front. In order: the largest result in bytes, the session's id, the file that the program is
-# (empty when it is text alone), the number of arguments, the arguments, names and values of the whole environment in
-# turn, and last the program.
+# The Python language host. The runner starts it ahead of the session, hands it the texts of enclave.py and turns.py as
+# ENCLAVE and TURNS, and sends one message over descriptor 3: a 4-byte big-endian length and that many bytes, made of
+# strings that each have such a length in front. In order: the largest result in bytes, the session's id, the file that
+# the program is (empty when it is text alone), the largest report of a turn in bytes (empty when the program is all that
+# there is to run), the number of arguments, the arguments, names and values of the whole environment in turn, and last
+# the program.
 #
-# Towards the runner: one byte of kind ("S" started, "R" result), a 4-byte length, the payload.
+# Towards the runner: one byte of kind ("S" started, "R" result, "T" a turn's report), a 4-byte length, the payload.
 
 import builtins
 import os
@@ -135,6 +136,10 @@ def run(program, path, placed):
         __file__=path, __cached__=None, __builtins__=builtins, __loader__=SourceFileLoader("__main__", path)
     )
     sys.modules["__main__"] = main
+    if path is None:
+        # No program, only turns: as in Python's own shell.
+        del main.__file__, main.__cached__
+        return main.__dict__
     try:
         exec(compile(program, path, "exec", dont_inherit=True), main.__dict__)
     except SystemExit:
@@ -142,6 +147,7 @@ def run(program, path, placed):
     except BaseException as error:
         report(error, program, path, placed)
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+    return main.__dict__
 
 
 def host():
@@ -149,7 +155,7 @@ def host():
     sys.stdout.reconfigure(line_buffering=True)
     enclave = module(ENCLAVE)
     enclave._send = send = sender()
-    limit, enclave.session_id, entrypoint, count, *rest = receive()
+    limit, enclave.session_id, entrypoint, most, count, *rest = receive()
     enclave._max_result_bytes = int(limit)
     program = rest.pop().removeprefix("\ufeff")
     args, env = rest[: int(count)], rest[int(count) :]
@@ -160,14 +166,24 @@ def host():
     sys.meta_path.insert(0, SpawnedChildren)
     if entrypoint:
         path, placed = os.path.join(os.getcwd(), entrypoint), True
+    elif most and not program:
+        path, placed = None, False
     else:
         path, placed = place(program, ("main.py", ".enclave-main.py"))
-    own = dict.fromkeys((os.path.dirname(path), os.getcwd()))
+    own = dict.fromkeys((os.path.dirname(path or "") or os.getcwd(), os.getcwd()))
     sys.path[:0] = [*own, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv[:] = [path, *args]
+    sys.argv[:] = [path or "", *args]
     sys.orig_argv[:] = [sys.executable, *sys.argv]
+    if not most:
+        send(b"", b"S")
+        run(program, path, placed)
+        return
+    turns = {}
+    exec(compile(TURNS, "<enclave>", "exec"), turns)
+    interrupts = turns["interrupts"](CHANNEL, receive)
+    turns["install"]()
     send(b"", b"S")
-    run(program, path, placed)
+    turns["serve"](run(program, path, placed), interrupts, receive, send, int(most), enclave)
 
 
 # Keeps this module's namespace alive when the program's module takes its place.

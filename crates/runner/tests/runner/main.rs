@@ -9,3 +9,5 @@ mod pid1;
 mod put;
 mod python;
 mod support;
+mod turns_node;
+mod turns_python;

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::support::{Case, Run, has, node, path};
 
 /// The language host starts in two ways. Both must behave the same.
-enum Host {
+pub(crate) enum Host {
     Evaluated,
     Snapshot(TempDir),
 }
@@ -16,7 +16,7 @@ impl Host {
         self.case(code).run()
     }
 
-    fn case(&self, code: &str) -> Case {
+    pub(crate) fn case(&self, code: &str) -> Case {
         let dir = match self {
             Self::Evaluated => PathBuf::from("/nonexistent"),
             Self::Snapshot(dir) => dir.path().into(),
@@ -26,7 +26,7 @@ impl Host {
 }
 
 /// Runs the test with each, and skips what this machine lacks.
-fn with_each_host(test: &str, check: impl Fn(&Host)) {
+pub(crate) fn with_each_host(test: &str, check: impl Fn(&Host)) {
     if !has(Language::Node, test) {
         return;
     }

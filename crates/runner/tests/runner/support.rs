@@ -1,5 +1,7 @@
 //! Starts runners and reads what they say, with a deadline on everything.
 
+mod turns;
+
 use std::{
     io::{Read as _, Write as _},
     os::unix::{

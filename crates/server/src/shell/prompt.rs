@@ -2,6 +2,7 @@
 
 use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::PathBuf};
 
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::{
     Config, Editor, Helper,
     completion::Completer,
@@ -32,6 +33,17 @@ pub(super) struct Prompt {
     editor: Option<Editor<Whole, FileHistory>>,
     history: Option<PathBuf>,
     text: &'static str,
+    /// The terminal as it was found.
+    found: Option<Termios>,
+}
+
+impl Drop for Prompt {
+    fn drop(&mut self) {
+        // A line that is being read when the shell ends leaves the terminal as the editor wants it.
+        if let (None, Some(found)) = (&self.editor, &self.found) {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, found);
+        }
+    }
 }
 
 impl Prompt {
@@ -53,7 +65,7 @@ impl Prompt {
             Language::Python => ">>> ",
             Language::Node => "> ",
         };
-        Ok(Self { editor: Some(editor), history, text })
+        Ok(Self { editor: Some(editor), history, text, found: tcgetattr(io::stdin()).ok() })
     }
 
     /// Reads the next turn. The terminal is read by a thread of its own.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::place::{Place, entries};
 
 /// Whether gVisor works here; if not, the skip is printed.
-fn works(place: &Place, test: &str) -> bool {
+pub(crate) fn works(place: &Place, test: &str) -> bool {
     let left = place.run_with_input(&["run", "-", "--backend", "gvisor"], b"print('here')");
     if left.code == 0 {
         return true;

@@ -8,6 +8,7 @@ mod git;
 mod hostile;
 mod network;
 mod server;
+mod turns;
 mod warm;
 mod webhooks;
 mod world;

@@ -1,0 +1,418 @@
+// The turns of an interactive session, as an expression: the function that host.js calls once it knows that the session
+// is one.
+//
+// From the runner come messages as the first one was: two strings are a turn (its number and its code), one is the number
+// of a turn to interrupt, and SIGINT follows it. Towards the runner: kind "T", and as payload the number in four bytes and
+// the report, which protocol::Turned describes.
+//
+// V8 evaluates each piece of code in its mode for consoles, which the inspector's protocol leads to: what one piece
+// declares the others see, and may declare again; `await` may stand anywhere; the value is that of the last expression.
+(host) => {
+  'use strict';
+  const { builtin, send, strings, importer, encode, limit } = host;
+  const fs = builtin('fs');
+  const vm = builtin('vm');
+  const { inspect, types } = builtin('util');
+  const { stringify } = JSON;
+  const { promiseHooks } = builtin('v8');
+  const { then } = Promise.prototype;
+
+  // A text is cut above this many characters, so that one of each always fits into a report.
+  const MAX_TEXT = 64 * 1024;
+  // What a report needs beside its representations.
+  const ENVELOPE = 4096;
+  const STEP = Symbol.for('enclave.step');
+  const GATE = Symbol.for('enclave.gate');
+  const PREFIX = `(await globalThis[Symbol.for('${GATE.description}')])();`;
+  const IMPORT = "globalThis[Symbol.for('enclave.import')]";
+
+  const session = new (builtin('inspector').Session)();
+  // The only way into code of the session that SIGINT can end.
+  const entry = new vm.Script(`globalThis[Symbol.for('${STEP.description}')]()`, { filename: 'node:enclave' });
+  const hide = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
+  hide(Symbol.for('enclave.import'), importer);
+
+  // Keeps Node's watch over SIGINT up between turns: it then ends what runs in `entry`, and nothing else.
+  const watch = (() => {
+    try {
+      const { startSigintWatchdog, stopSigintWatchdog, watchdogHasPendingSigint } = process.binding('contextify');
+      startSigintWatchdog();
+      return { start: startSigintWatchdog, stop: stopSigintWatchdog, hasSeen: watchdogHasPendingSigint };
+    } catch {
+      process.on('SIGINT', () => {});
+      return undefined;
+    }
+  })();
+
+  function takeOverSignals() {
+    if (watch === undefined || process.listenerCount('SIGINT') === 0) return;
+    // The turn before has left a handler.
+    process.removeAllListeners('SIGINT');
+    watch.stop();
+    watch.start();
+  }
+
+  let inside = false;
+
+  // Throws when it was interrupted; what it awaits goes on until it has to wait for something outside.
+  function interruptible(step) {
+    if (inside) return step();
+    inside = true;
+    hide(STEP, step);
+    try {
+      return entry.runInThisContext({ breakOnSigint: true, displayErrors: false });
+    } finally {
+      inside = false;
+    }
+  }
+
+  const wasInterrupted = (error) => error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
+
+  // `import` leads nowhere in such code, so calls of it are led to what can import. Texts and comments stay as they are.
+  const CALLS =
+    /(\/\/[^\n]*|\/\*[\s\S]*?\*\/|'(?:\\[\s\S]|[^'\\\n])*'|"(?:\\[\s\S]|[^"\\\n])*"|`(?:\\[\s\S]|[^`\\])*`)|(?<![\w$.])import(\s*\()/g;
+  const STATEMENTS =
+    /((?:^|;)[ \t]*)import\b\s*(?:([\w$]+)\s*(?:,\s*)?)?(?:\*\s*as\s+([\w$]+)\s*|\{([^}]*)\}\s*)?(?:from\s*)?(['"][^'"\n]+['"])/gm;
+
+  function withCalls(code) {
+    return code.replace(CALLS, (whole, other, call) => (other === undefined ? IMPORT + call : whole));
+  }
+
+  function withStatements(code) {
+    return code.replace(STATEMENTS, (whole, before, own, all, names, specifier) => {
+      const imported = `await ${IMPORT}(${specifier})`;
+      const parts = [];
+      if (all) parts.push(`const ${all} = ${imported};`);
+      const picked = names?.split(',').map((name) => name.trim().replace(/\s+as\s+/, ': ')) ?? [];
+      if (own) picked.unshift(`default: ${own}`);
+      if (picked.length > 0) parts.push(`const {${picked.filter(Boolean).join(', ')}} = ${imported};`);
+      if (parts.length === 0) parts.push(`${imported};`);
+      // Each line stays where it was.
+      return before + parts.join(' ') + '\n'.repeat(whole.split('\n').length - 1);
+    });
+  }
+
+  function prepare(code) {
+    const text = /\bimport\s*\(/.test(code) ? withCalls(code) : code;
+    if (!/^\s*\{/.test(text) || /;\s*$/.test(text)) return text;
+    try {
+      new vm.Script(`(${text}\n)`);
+      return `(${text}\n)`;
+    } catch {
+      return text;
+    }
+  }
+
+  const needsModule = (details) =>
+    details?.exception?.className === 'SyntaxError' &&
+    details.exception.description.startsWith('SyntaxError: Cannot use import statement');
+
+  // Compiles the code, which then waits at its gate. V8's inspector does not bear being interrupted, and is gone before any
+  // of the code runs. Gives the promise of what the code comes to and what opens the gate, or why it does not compile.
+  function compile(code, name) {
+    let open;
+    hide(GATE, new Promise((resolve) => (open = resolve)));
+    let promise;
+    let answer;
+    session.connect();
+    const post = (text) => {
+      const expression = `${PREFIX}${text}\n//# sourceURL=${name}`;
+      // The first promise that there is then is the one for the whole.
+      const stop = promiseHooks.onInit((made) => (promise ??= made));
+      session.post('Runtime.evaluate', { expression, replMode: true }, (...all) => (answer ??= all));
+      stop();
+    };
+    try {
+      post(prepare(code));
+      if (needsModule(answer?.[1]?.exceptionDetails)) {
+        promise = answer = undefined;
+        post(withStatements(withCalls(code)));
+      }
+      if (answer === undefined) return { open, promise };
+      const [error, response] = answer;
+      if (error) return { thrown: new Error(error.message) };
+      const { result, exceptionDetails: details } = response;
+      return { thrown: real(details?.exception ?? result), details };
+    } finally {
+      session.disconnect();
+    }
+  }
+
+  // The error that V8 speaks of.
+  function real({ objectId }) {
+    let value;
+    hide(STEP, (it) => (value = it));
+    const functionDeclaration = "function () { 'use strict'; globalThis[Symbol.for('enclave.step')](this) }";
+    session.post('Runtime.callFunctionOn', { objectId, functionDeclaration });
+    return value;
+  }
+
+  const clean = (text) => text.replace(/\p{Surrogate}/gu, '\uFFFD');
+  const json = (text) => stringify(clean(text));
+
+  function cut(text, most = MAX_TEXT) {
+    const left = text.length - most;
+    return left <= 0 ? text : `${text.slice(0, most)}… (${left} more characters)`;
+  }
+
+  function shown(value) {
+    try {
+      return cut(inspect(value));
+    } catch (error) {
+      return `<inspect failed: ${kind(error)}>`;
+    }
+  }
+
+  const OFFERS = [
+    ['_repr_png_', 'image/png'],
+    ['_repr_html_', 'text/html'],
+    ['_repr_json_', 'application/json'],
+  ];
+
+  // What it offers beside its text. What it fails to make, it does not offer.
+  function rich(value) {
+    const offered = {};
+    if (value === null || typeof value !== 'object') return offered;
+    const ask = (method) => {
+      try {
+        return typeof value[method] === 'function' ? value[method]() : undefined;
+      } catch (error) {
+        if (wasInterrupted(error)) throw error;
+        return undefined;
+      }
+    };
+    const bundle = ask('_repr_mimebundle_') ?? {};
+    for (const [method, kind] of OFFERS) offered[kind] = bundle[kind] ?? ask(method);
+    const plain = Array.isArray(value) || [null, Object.prototype].includes(Object.getPrototypeOf(value));
+    if (plain) offered['application/json'] ??= value;
+    return offered;
+  }
+
+  // The value's forms, as JSON text each. Whatever they are, they stay below the limit of a report.
+  function represent(value) {
+    if (value === undefined) return undefined;
+    const notes = [];
+    const text = shown(value);
+    const forms = {};
+    let left = limit - ENVELOPE - Buffer.byteLength(json(text));
+    for (let [kind, data] of Object.entries(rich(value))) {
+      if (kind === 'image/png' && data instanceof Uint8Array) data = Buffer.from(data).toString('base64');
+      let form;
+      if (kind !== 'application/json') {
+        if (typeof data !== 'string') continue;
+        form = json(data);
+      } else {
+        if (data === null || typeof data !== 'object') continue;
+        try {
+          form = encode(data).toString();
+        } catch {
+          continue;
+        }
+      }
+      const bytes = Buffer.byteLength(form);
+      if (bytes > left) {
+        notes.push(`\n[${kind} of ${bytes} bytes left out: more than a turn can report]`);
+      } else {
+        left -= bytes;
+        forms[kind] = form;
+      }
+    }
+    forms['text/plain'] = json(text + notes.join(''));
+    return forms;
+  }
+
+  function kind(error) {
+    try {
+      return cut(String(error.name ?? error.constructor.name), 200);
+    } catch {
+      return 'Error';
+    }
+  }
+
+  // The lines of a stack that are the session's own, with the columns that they have there.
+  function own(stack) {
+    const lines = stack.split('\n');
+    const end = lines.findIndex((line) => /^\s+at .*(?:\bnode:enclave\b|\[as _tickCallback\])/.test(line));
+    const column = (whole, before, file, line, number) =>
+      pieces.test(file) ? before + file + line + Math.max(1, number - PREFIX.length) : whole;
+    const shift = (line) => line.replace(/^(\s+at (?:.*\()?)(.*)(:1:)(\d+)/, column);
+    return (end < 0 ? lines : lines.slice(0, end)).map(shift).join('\n');
+  }
+
+  function describe(thrown, details, code, name) {
+    let [title, value, traceback] = ['Uncaught', '', ''];
+    try {
+      if (types.isNativeError(thrown) || thrown instanceof Error) {
+        [title, value] = [kind(thrown), String(thrown.message)];
+        traceback = own(String(thrown.stack));
+      } else {
+        value = shown(thrown);
+        traceback = `Uncaught ${value}`;
+      }
+      if (details) {
+        // The stack of what does not compile does not say where.
+        const { lineNumber: line, columnNumber: column } = details;
+        const at = Math.max(0, Math.min(column - (line === 0 ? PREFIX.length : 0), 500));
+        const source = code.split('\n')[line] ?? '';
+        traceback = `${name}:${line + 1}\n${cut(source, 500)}\n${' '.repeat(at)}^\n${traceback}`;
+      }
+    } catch (error) {
+      if (wasInterrupted(error)) throw error;
+      value ||= `<an error that cannot be told: ${kind(error)}>`;
+    }
+    return { name: title, value: cut(value), traceback: cut(traceback) };
+  }
+
+  const INTERRUPTED = { name: 'Interrupted', value: 'execution was terminated', traceback: '' };
+  let current;
+  let last;
+  // Which files of a stack trace are pieces of code of the session.
+  let pieces;
+
+  // What was written to a pipe that is full has not left this process yet.
+  function flushed(streams, next) {
+    const [stream, ...rest] = streams;
+    if (stream === undefined) next();
+    else if (!stream.writableLength) flushed(rest, next);
+    else stream.write('', () => flushed(rest, next));
+  }
+
+  function run(number, code, name, end) {
+    let outcome;
+    let concluded = false;
+    const settle = (...told) => (outcome ??= told);
+    const interrupted = () => settle('interrupted', undefined, INTERRUPTED);
+    // Out of reach of an interrupt.
+    const conclude = () => {
+      if (inside || concluded || outcome === undefined) return;
+      concluded = true;
+      current = undefined;
+      flushed([process.stdout, process.stderr], () => end(...outcome));
+    };
+    const guarded = (step) => {
+      try {
+        if (outcome === undefined) interruptible(step);
+      } catch (error) {
+        if (wasInterrupted(error)) interrupted();
+        else settle('failed', undefined, describe(error));
+      }
+      conclude();
+    };
+    const failed = (thrown, details) =>
+      guarded(() => settle('failed', undefined, describe(thrown, details, code, name)));
+    const completed = (value) =>
+      guarded(() => {
+        const forms = represent(value);
+        if (value !== undefined && (!('_' in globalThis) || Object.is(globalThis._, last))) {
+          last = value;
+          Object.defineProperty(globalThis, '_', { value, writable: true, configurable: true });
+        }
+        settle('completed', forms);
+      });
+    current = {
+      number,
+      interrupt() {
+        interrupted();
+        conclude();
+      },
+    };
+    const { open, promise, thrown, details } = compile(code, name);
+    if (open === undefined) return failed(thrown, details);
+    const told = ({ '.repl_result': value }) => {
+      if (types.isPromise(value)) Reflect.apply(then, value, [completed, (error) => failed(error)]);
+      else completed(value);
+    };
+    Reflect.apply(then, promise, [told, (error) => failed(error)]);
+    look();
+    guarded(() => {
+      // What was interrupted before it began does not begin.
+      open(() => {
+        if (outcome !== undefined) throw new Error(INTERRUPTED.value);
+      });
+      process._tickCallback?.();
+    });
+  }
+
+  function report(number, status, forms, error) {
+    const value = forms && Object.entries(forms).map(([kind, form]) => `"${kind}":${form}`);
+    const parts = error && Object.entries(error).map(([name, text]) => `"${name}":${json(text)}`);
+    const told = (list) => (list ? `{${list.join(',')}}` : 'null');
+    const text = Buffer.from(`{"status":"${status}","value":${told(value)},"error":${told(parts)}}`);
+    const message = Buffer.allocUnsafe(4 + text.length);
+    message.writeUInt32BE(number);
+    message.set(text, 4);
+    send('T', message);
+  }
+
+  function leave(error) {
+    fs.writeSync(2, `enclave: ${error.message}\n`);
+    process.reallyExit(1);
+  }
+
+  function take([number, code]) {
+    if (code === undefined) {
+      // When it stands here, the turn waits for something, or has ended.
+      if (current?.number === number) current.interrupt();
+      return;
+    }
+    takeOverSignals();
+    run(number, code, `turn-${number}`, (status, forms, error) => {
+      try {
+        report(Number(number), status, forms, error);
+      } catch (failure) {
+        leave(failure);
+      }
+    });
+  }
+
+  let rest = Buffer.alloc(0);
+
+  // Takes what has come from the runner.
+  function feed(chunk) {
+    rest = rest.length === 0 ? chunk : chunk.length === 0 ? rest : Buffer.concat([rest, chunk]);
+    while (rest.length >= 4) {
+      const end = 4 + rest.readUInt32BE();
+      if (rest.length < end) break;
+      const message = rest.subarray(4, end);
+      rest = rest.subarray(end);
+      take(strings(message));
+    }
+  }
+
+  // An interrupt that came before there was anything to interrupt: is it for the turn that is about to begin?
+  function look() {
+    feed(Buffer.alloc(0));
+    // Once there was one, this cannot be told any more without a moment in which the next would end this process.
+    if (!watch?.hasSeen()) return;
+    try {
+      const chunk = Buffer.alloc(4096);
+      const length = fs.readSync(3, chunk);
+      if (length > 0) feed(chunk.subarray(0, length));
+    } catch {
+      // There is no message with it, so it is for none.
+    }
+  }
+
+  function listen() {
+    // Errors that nobody catches end a program. A session goes on.
+    process.on('uncaughtException', (error) => {
+      const text = types.isNativeError(error) ? own(String(error.stack)) : shown(error);
+      process.stderr.write(`Uncaught ${text}\n`);
+    });
+    const socket = new (builtin('net').Socket)({ fd: 3, readable: true, writable: false });
+    socket.on('data', feed);
+    socket.on('error', () => {});
+    socket.on('close', () => process.reallyExit(1));
+  }
+
+  // Runs the prelude, if there is one, and then turns until the runner ends this process.
+  return (prelude, name) => {
+    pieces = { test: (file) => file === name || /^turn-\d+$/.test(file) };
+    if (prelude === '') return listen();
+    run('', prelude, name, (status, forms, error) => {
+      if (status === 'completed') return listen();
+      process.stderr.write(`${error.traceback || error.value}\n`);
+      process.exit(1);
+    });
+  };
+}
