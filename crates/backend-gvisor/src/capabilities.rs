@@ -47,7 +47,7 @@ pub(crate) fn capabilities(found: &Found<'_>) -> Capabilities {
         isolation: Isolation::UserspaceKernel,
         executes: true,
         languages: vec![Language::Python, Language::Node],
-        exec_modes: vec![ExecMode::Oneshot],
+        exec_modes: vec![ExecMode::Oneshot, ExecMode::Interactive],
         images: images.to_vec(),
         enforcement: Enforcement {
             kernel: format!("gVisor {runsc_version} ({platform}), {user}, in an empty root without capabilities"),
@@ -104,6 +104,6 @@ mod tests {
         assert!(!capabilities.egress_allowlist && capabilities.egress_enforcement.is_none());
         let with_gateway = found(RunAs::Nobody, "v1");
         assert!(with_gateway.egress_allowlist && with_gateway.egress_enforcement.is_some());
-        assert_eq!(capabilities.exec_modes, [ExecMode::Oneshot]);
+        assert_eq!(capabilities.exec_modes, [ExecMode::Oneshot, ExecMode::Interactive]);
     }
 }
