@@ -1,10 +1,10 @@
 //! `enclave run`: one program, from the command line to its exit code.
 
-mod exit;
+pub(crate) mod exit;
 pub(crate) mod report;
-mod request;
+pub(crate) mod request;
 mod screen;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::{
     process::ExitCode,

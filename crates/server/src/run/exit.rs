@@ -17,13 +17,13 @@ Exit codes:
 
 A program may end with any of these itself; the last line on stderr, and --json, say which it was.";
 
-pub(super) const REFUSED: u8 = 2;
-pub(super) const UNREACHABLE: u8 = 3;
+pub(crate) const REFUSED: u8 = 2;
+pub(crate) const UNREACHABLE: u8 = 3;
 const WALL_CLOCK: u8 = 124;
 pub(super) const FAULT: u8 = 125;
-pub(super) const CANCELLED: u8 = 130;
-const KILLED: u8 = 137;
-pub(super) const CLOSED: u8 = 141;
+pub(crate) const CANCELLED: u8 = 130;
+pub(crate) const KILLED: u8 = 137;
+pub(crate) const CLOSED: u8 = 141;
 
 /// The code that says what became of a session.
 pub(super) fn code(result: &SessionResult) -> u8 {
