@@ -12,6 +12,7 @@
 mod bindings;
 mod call;
 mod error;
+mod fleets;
 mod retry;
 mod sessions;
 mod sse;
@@ -29,10 +30,11 @@ use url::{Host, Url};
 
 pub use bindings::ListBindings;
 pub use error::ClientError;
+pub use fleets::ListMembers;
 pub use retry::Retry;
 pub use sessions::ListSessions;
 pub use sse::MAX_FRAME_BYTES;
-pub use stream::FrameStream;
+pub use stream::{FleetFrameStream, FrameStream};
 pub use turns::TurnStream;
 
 /// Where the API is, for clients: the environment variable.

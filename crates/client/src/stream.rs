@@ -4,12 +4,12 @@
 //! the last frame that came. Frames that come twice are given once. The tries are counted between frames: a server that
 //! keeps sending new ones may cut the connection as often as it likes.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{collections::VecDeque, marker::PhantomData, pin::Pin, time::Duration};
 
 use futures::{Stream, stream};
 use reqwest::{Response, StatusCode, header};
 use tokio::time::timeout;
-use wire::{SessionId, StreamFrame};
+use wire::{FleetFrame, FleetId, SessionId, StreamFrame};
 
 use crate::{
     Client, ClientError,
@@ -24,7 +24,11 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 const GOOD_LIFE: Duration = Duration::from_secs(30);
 
 /// Numbered frames. Ends behind the `end` frame or the first error.
-pub type FrameStream = Pin<Box<dyn Stream<Item = Result<(u64, StreamFrame), ClientError>> + Send>>;
+pub type FrameStream = Frames<StreamFrame>;
+/// The same, of a fleet.
+pub type FleetFrameStream = Frames<FleetFrame>;
+
+type Frames<F> = Pin<Box<dyn Stream<Item = Result<(u64, F), ClientError>> + Send>>;
 
 impl Client {
     /// `GET /v1/sessions/{id}/stream`: every frame of the session.
@@ -34,8 +38,18 @@ impl Client {
 
     /// The same, from behind frame number `after`.
     pub fn stream_after(&self, id: SessionId, after: u64) -> FrameStream {
+        self.frames("sessions", id.to_string(), after)
+    }
+
+    /// `GET /v1/fleets/{id}/stream`: the frames of the fleet behind frame number `after`; 0 for all there are.
+    pub fn fleet_stream(&self, id: FleetId, after: u64) -> FleetFrameStream {
+        self.frames("fleets", id.to_string(), after)
+    }
+
+    fn frames<F: Framed>(&self, of: &'static str, id: String, after: u64) -> Frames<F> {
         let reader = Reader {
             client: self.clone(),
+            of,
             id,
             last: after,
             connection: None,
@@ -45,21 +59,50 @@ impl Client {
             asked_pause: None,
             unreadable: None,
             over: false,
+            frames: PhantomData,
         };
         Box::pin(stream::unfold(reader, |mut reader| async move {
             if reader.over {
                 return None;
             }
             let item = reader.next().await.transpose()?;
-            reader.over = !matches!(&item, Ok((_, frame)) if !matches!(frame, StreamFrame::End(_)));
+            reader.over = !matches!(&item, Ok((_, frame)) if !F::is_end(frame));
             Some((item, reader))
         }))
     }
 }
 
-struct Reader {
+/// What a stream carries.
+trait Framed: Sized + Send + 'static {
+    fn parse(kind: &str, data: &str) -> Result<Option<Self>, serde_json::Error>;
+    fn is_end(&self) -> bool;
+}
+
+impl Framed for StreamFrame {
+    fn parse(kind: &str, data: &str) -> Result<Option<Self>, serde_json::Error> {
+        Self::parse(kind, data)
+    }
+
+    fn is_end(&self) -> bool {
+        matches!(self, Self::End(_))
+    }
+}
+
+impl Framed for FleetFrame {
+    fn parse(kind: &str, data: &str) -> Result<Option<Self>, serde_json::Error> {
+        Self::parse(kind, data)
+    }
+
+    fn is_end(&self) -> bool {
+        matches!(self, Self::End(_))
+    }
+}
+
+struct Reader<F> {
     client: Client,
-    id: SessionId,
+    /// Of sessions or of fleets.
+    of: &'static str,
+    id: String,
     /// Number of the last frame that was given.
     last: u64,
     connection: Option<Connection>,
@@ -73,6 +116,7 @@ struct Reader {
     /// What ends the stream once the events before it are given.
     unreadable: Option<ClientError>,
     over: bool,
+    frames: PhantomData<fn() -> F>,
 }
 
 struct Connection {
@@ -81,9 +125,9 @@ struct Connection {
     since: tokio::time::Instant,
 }
 
-impl Reader {
+impl<F: Framed> Reader<F> {
     /// The next frame; none where the server says that nothing follows.
-    async fn next(&mut self) -> Result<Option<(u64, StreamFrame)>, ClientError> {
+    async fn next(&mut self) -> Result<Option<(u64, F)>, ClientError> {
         while !self.over {
             while let Some(event) = self.queue.pop_front() {
                 if let Some(frame) = self.accept(&event)? {
@@ -108,13 +152,13 @@ impl Reader {
     }
 
     /// Takes an event if it is new and of a kind that this version knows.
-    fn accept(&mut self, event: &RawEvent) -> Result<Option<StreamFrame>, ClientError> {
+    fn accept(&mut self, event: &RawEvent) -> Result<Option<F>, ClientError> {
         let number = event.id.as_ref().and_then(|id| id.parse::<u64>().ok());
         let seq = number.ok_or(ClientError::Decode { what: "the number of a frame", source: None })?;
         if seq <= self.last {
             return Ok(None);
         }
-        let frame = StreamFrame::parse(&event.kind, &event.data)
+        let frame = F::parse(&event.kind, &event.data)
             .map_err(|source| ClientError::Decode { what: "a frame", source: Some(source) })?;
         self.last = seq;
         self.tries = 0;
@@ -140,7 +184,7 @@ impl Reader {
         let mut request = self
             .client
             .http
-            .get(self.client.url(&["v1", "sessions", &self.id.to_string(), "stream"]))
+            .get(self.client.url(&["v1", self.of, &self.id, "stream"]))
             .header(header::ACCEPT, "text/event-stream");
         if self.last > 0 {
             request = request.header("Last-Event-ID", self.last);

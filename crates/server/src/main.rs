@@ -13,6 +13,7 @@ mod data_dir;
 mod demo;
 mod doctor;
 mod embedded;
+mod fleet;
 mod gateway;
 mod image;
 mod key;

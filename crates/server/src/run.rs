@@ -4,7 +4,7 @@ pub(crate) mod exit;
 pub(crate) mod report;
 pub(crate) mod request;
 pub(crate) mod screen;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::{
     process::ExitCode,

@@ -22,7 +22,7 @@ pub(crate) const UNREACHABLE: u8 = 3;
 const WALL_CLOCK: u8 = 124;
 pub(crate) const FAULT: u8 = 125;
 pub(crate) const CANCELLED: u8 = 130;
-const KILLED: u8 = 137;
+pub(crate) const KILLED: u8 = 137;
 pub(crate) const CLOSED: u8 = 141;
 
 /// The code that says what became of a session.

@@ -24,7 +24,7 @@ const DEFAULT_REF: &str = "HEAD";
 
 /// The program and its policy.
 #[derive(Args, Clone, Debug)]
-pub(super) struct ProgramArgs {
+pub(crate) struct ProgramArgs {
     /// The program, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "git", conflicts_with = "git")]
     file: Option<PathBuf>,
@@ -111,8 +111,15 @@ pub(crate) enum ProgramError {
 }
 
 impl ProgramArgs {
+    /// The name of its file, if it has one.
+    pub(crate) fn name(&self) -> Option<String> {
+        let file = self.file.as_deref().filter(|file| *file != Path::new("-"));
+        let name = file.or(self.entrypoint.as_deref().map(Path::new))?.file_name()?;
+        Some(name.to_string_lossy().into_owned())
+    }
+
     /// Reads the program and puts the request together.
-    pub(super) fn request(self) -> Result<CreateSession, ProgramError> {
+    pub(crate) fn request(self) -> Result<CreateSession, ProgramError> {
         let program = self.file.as_deref().or(self.entrypoint.as_deref().map(Path::new));
         let language = self.language.unwrap_or_else(|| program.map(by_extension).unwrap_or_default());
         let source = self.git.map(|git| {
@@ -177,7 +184,7 @@ fn text(path: &Path) -> Result<String, ProgramError> {
     String::from_utf8(bytes(path)?).map_err(|_| ProgramError::NotText(path.to_owned()))
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, ProgramError> {
+pub(crate) fn bytes(path: &Path) -> Result<Vec<u8>, ProgramError> {
     let unreadable = |source| ProgramError::Unreadable { path: path.to_owned(), source };
     let source: Box<dyn Read> =
         if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(unreadable)?) };

@@ -12,6 +12,8 @@ use crate::{
 };
 
 /// List fleets, newest first
+///
+/// Each as it is now.
 #[utoipa::path(
     get, path = "/v1/fleets", operation_id = "listFleets", tag = "fleets",
     params(
