@@ -22,17 +22,20 @@ pub(crate) struct Json {
 
 /// Reads the body, which must say that it is JSON. A body that is too large by its own account is not read at all.
 pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Result<Json, Failure> {
-    let settings = app.settings();
-    let too_large =
-        || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {} bytes", settings.body_limit));
     if !is_json(headers) {
         let detail = "the body must be application/json, in UTF-8, without a content encoding";
         return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
     }
-    if announced(headers).is_some_and(|bytes| bytes > settings.body_limit as u64) {
+    read_bytes(app, headers, body, app.settings().body_limit).await
+}
+
+/// Reads a body of any kind, of at most so many bytes.
+pub(crate) async fn read_bytes(app: &App, headers: &HeaderMap, body: Body, limit: usize) -> Result<Json, Failure> {
+    let too_large = || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {limit} bytes"));
+    if announced(headers).is_some_and(|bytes| bytes > limit as u64) {
         return Err(too_large());
     }
-    let deadline = Instant::now() + settings.body_timeout;
+    let deadline = Instant::now() + app.settings().body_timeout;
     let mut json = Json { bytes: Vec::new(), held: None };
     let mut body = body;
     loop {
@@ -45,7 +48,7 @@ pub(crate) async fn read_json(app: &App, headers: &HeaderMap, body: Body) -> Res
             Err(_) => return Err(Failure::new(ErrorCode::Timeout, "the body took too long to arrive")),
         };
         let Ok(data) = frame.into_data() else { continue };
-        if data.len() > settings.body_limit.saturating_sub(json.bytes.len()) {
+        if data.len() > limit.saturating_sub(json.bytes.len()) {
             return Err(too_large());
         }
         json.extend(app, &data)?;

@@ -10,7 +10,7 @@ use model::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use store::{Created, Idempotency, NewSession};
+use store::{Created, Firing, Idempotency, NewSession};
 use wire::{AuditSource, AuditType, CreateSession, FieldError, Session};
 
 use crate::{CreateError, Engine, bound::Unbound, driver, view};
@@ -29,6 +29,16 @@ pub struct CreateRequest {
 impl Engine {
     /// Creates a session and starts it.
     pub async fn create(&self, caller: &Caller, asked: CreateRequest) -> Result<Session, CreateError> {
+        self.create_fired(caller, asked, None).await
+    }
+
+    /// The same by a firing of a trigger, with the audit event of that.
+    pub(crate) async fn create_fired(
+        &self,
+        caller: &Caller,
+        asked: CreateRequest,
+        fired: Option<(Firing, Draft)>,
+    ) -> Result<Session, CreateError> {
         let inner = &self.inner;
         // Taken before the look: a shutdown that begins after it waits until the driver has been started.
         let creating = inner.drivers.token();
@@ -52,10 +62,8 @@ impl Engine {
         if let Some(fault) = self.source_fault(caller, &spec).await? {
             return Err(CreateError::Invalid(vec![fault]));
         }
-        if let Some(url) = &spec.webhook_url
-            && let Err(refused) = inner.config.receivers.literal(url)
-        {
-            return Err(CreateError::Invalid(vec![FieldError::new("webhookUrl", refused.detail)]));
+        if let Some(fault) = self.webhook_fault(&spec) {
+            return Err(CreateError::Invalid(vec![fault]));
         }
         let idempotency = asked
             .idempotency
@@ -72,7 +80,10 @@ impl Engine {
         let created = Draft::platform(now, AuditType::SessionCreated, session.id, created(capabilities.name, &spec))
             .by(caller.subject.to_string());
         let webhook_url = spec.webhook_url.as_ref().map(|url| url.as_str().to_owned());
-        let new = NewSession { session: session.clone(), idempotency, drafts: vec![created], webhook_url };
+        let (firing, fired) = fired.unzip();
+        let fired = fired.map(|draft| Draft { session_id: Some(session.id), ..draft });
+        let drafts = [Some(created), fired].into_iter().flatten().collect();
+        let new = NewSession { session: session.clone(), idempotency, drafts, webhook_url, firing };
 
         // In a task of its own: a caller that goes away in the middle must not leave a session without its driver.
         let inner = Arc::clone(inner);
@@ -96,14 +107,22 @@ impl Engine {
     }
 
     /// Ties a session to the bindings that its names mean now, and gives what the caller wrote.
-    async fn name_bindings(&self, caller: &Caller, spec: &mut SessionSpec) -> Result<Vec<String>, CreateError> {
+    pub(crate) async fn name_bindings(
+        &self,
+        caller: &Caller,
+        spec: &mut SessionSpec,
+    ) -> Result<Vec<String>, CreateError> {
         let bound = self.inner.bound(caller.org, &spec.service_bindings).await?;
         let ids = bound.iter().map(|service| service.id.to_string()).collect();
         Ok(std::mem::replace(&mut spec.service_bindings, ids))
     }
 
     /// What is wrong with a repository that only this deployment can tell.
-    async fn source_fault(&self, caller: &Caller, spec: &SessionSpec) -> Result<Option<FieldError>, CreateError> {
+    pub(crate) async fn source_fault(
+        &self,
+        caller: &Caller,
+        spec: &SessionSpec,
+    ) -> Result<Option<FieldError>, CreateError> {
         let Some(repository) = &spec.source else { return Ok(None) };
         Ok(match self.inner.bound_repository(caller.org, repository).await {
             Err(Unbound::Failed(error)) => return Err(error.into()),
@@ -117,6 +136,12 @@ impl Engine {
         })
     }
 
+    /// What is wrong with where to tell of its end that only this deployment can tell.
+    pub(crate) fn webhook_fault(&self, spec: &SessionSpec) -> Option<FieldError> {
+        let refused = self.inner.config.receivers.literal(spec.webhook_url.as_ref()?).err()?;
+        Some(FieldError::new("webhookUrl", refused.detail))
+    }
+
     /// The session that an earlier request with the same key made.
     async fn repeated(
         &self,
@@ -128,7 +153,7 @@ impl Engine {
     }
 
     /// The backend that was asked for; the default one if none was.
-    fn backend_for(&self, spec: &SessionSpec) -> Arc<dyn SessionBackend> {
+    pub(crate) fn backend_for(&self, spec: &SessionSpec) -> Arc<dyn SessionBackend> {
         let asked = |backend: &&Arc<dyn SessionBackend>| {
             spec.backend.as_ref().is_none_or(|name| backend.capabilities().name == name)
         };

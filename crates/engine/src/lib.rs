@@ -24,6 +24,7 @@ mod output;
 mod query;
 mod reaper;
 mod recovery;
+mod triggers;
 mod vault;
 mod view;
 mod webhooks;
@@ -43,11 +44,12 @@ pub use config::{Config, Profile};
 pub use courier::{Answer, Courier, Letter, Undelivered};
 pub use create::CreateRequest;
 pub use error::{
-    AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
-    ShutdownError, StartError, WebhookSecretError,
+    AuthError, BindingError, BoundError, CancelError, CreateError, FireError, HookError, KeyError, ListError,
+    ReadError, ResultError, ShutdownError, StartError, TriggerError, WebhookSecretError,
 };
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{BindingFilter, DeliveryFilter, SessionFilter, StoreError};
+pub use store::{BindingFilter, DeliveryFilter, NotFired, SessionFilter, StoreError, TriggerFilter};
+pub use triggers::HookHeaders;
 pub use vault::{UnsealError, Vault};
 
 use crate::{admission::Slots, live::Registry};
@@ -71,6 +73,8 @@ pub(crate) struct Inner {
     courier: Arc<dyn Courier>,
     /// Rung when there may be a message to deliver.
     outgoing: Notify,
+    /// Rung when a trigger may have something to fire.
+    scheduled: Notify,
     dev_org: Option<wire::OrgId>,
     slots: Slots,
     registry: Registry,
@@ -125,6 +129,7 @@ impl Engine {
             vault: parts.vault,
             courier: parts.courier,
             outgoing: Notify::new(),
+            scheduled: Notify::new(),
             rotations: broadcast::Sender::new(bindings::NOTICES),
             dev_org,
             drivers: TaskTracker::new(),
@@ -136,6 +141,7 @@ impl Engine {
         let owed = recovery::recover(&inner).await?;
         tokio::spawn(reaper::run(Arc::clone(&inner), owed));
         tokio::spawn(webhooks::deliver::run(Arc::clone(&inner)));
+        tokio::spawn(triggers::scheduler::run(Arc::clone(&inner)));
         Ok(Self { inner })
     }
 

@@ -13,6 +13,7 @@ mod suite {
     mod recovered;
     mod store;
     pub(crate) mod support;
+    mod triggers;
     mod webhooks;
 }
 

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod phase;
 pub mod secret;
 pub mod session;
+pub mod trigger;
 pub mod webhook;
 
 pub use wire::{

@@ -19,10 +19,14 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use wire::{
     AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
-    SessionResult, Timestamp, WebhookDelivery,
+    SessionResult, Timestamp, TriggerId, TriggerPage, TriggerRun, WebhookDelivery,
 };
 
-pub use error::{BindingError, CreateError, OpenError, StoreError, UpdateError};
+pub use error::{BindingError, CreateError, NotFired, OpenError, StoreError, TriggerError, UpdateError};
+pub use record::{
+    Alone, DueTrigger, Firing, NextFiring, TriggerChange, TriggerFilter, TriggerRecord, Unstarted, Waited,
+    WaitingFiring,
+};
 pub use record::{
     AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord, NewSession, Org,
     OutboxMessage, SessionFilter, Unfinished, Update,
@@ -116,6 +120,21 @@ pub trait Tenant: Send + Sync {
     /// Records the next version of that secret, with its audit events; false when another one has this version already
     /// (then nothing is written).
     async fn set_webhook_secret(&self, record: WebhookSecretRecord, drafts: Vec<Draft>) -> Result<bool, StoreError>;
+
+    /// Changes the org's triggers, together with the audit event of the change.
+    async fn change_trigger(&self, change: TriggerChange) -> Result<(), TriggerError>;
+
+    /// Triggers, by name.
+    async fn triggers(&self, filter: TriggerFilter) -> Result<TriggerPage, StoreError>;
+
+    /// The trigger of that id, if this org has one.
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError>;
+
+    /// The last firings of a trigger, newest first.
+    async fn trigger_runs(&self, id: TriggerId, limit: u32) -> Result<Vec<TriggerRun>, StoreError>;
+
+    /// Records a firing that starts no session, or none yet, with its audit event.
+    async fn record_firing(&self, unstarted: Unstarted) -> Result<TriggerRun, NotFired>;
 }
 
 /// Across orgs.
@@ -145,6 +164,18 @@ pub trait System: Send + Sync {
 
     /// When the next delivery falls due that is not due yet.
     async fn next_delivery(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// A trigger by its id, of whatever org: whoever calls one shows no other identity.
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError>;
+
+    /// Triggers whose schedule has come, the longest due first.
+    async fn due_triggers(&self, now: Timestamp, limit: u32) -> Result<Vec<DueTrigger>, StoreError>;
+
+    /// When the next trigger fires that is not due yet.
+    async fn next_trigger(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Firings whose turn has come: of each trigger the one that has waited longest, if no session of its is under way.
+    async fn waiting_firings(&self, limit: u32) -> Result<Vec<WaitingFiring>, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

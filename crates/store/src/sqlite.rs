@@ -24,13 +24,14 @@ use sqlx::{
 };
 use wire::{
     AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId, SessionPage,
-    SessionResult, Timestamp, WebhookDelivery,
+    SessionResult, Timestamp, TriggerId, TriggerPage, TriggerRun, WebhookDelivery,
 };
 
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Claim, Claimed, CreateError, Created,
-    DeliveryFilter, Idempotency, KeyRecord, NewSession, OpenError, Org, SessionFilter, Settlement, Store, StoreError,
-    System, Tenant, Unfinished, Update, UpdateError, WebhookSecretRecord,
+    DeliveryFilter, DueTrigger, Idempotency, KeyRecord, NewSession, NotFired, OpenError, Org, SessionFilter,
+    Settlement, Store, StoreError, System, Tenant, TriggerChange, TriggerError, TriggerFilter, TriggerRecord,
+    Unfinished, Unstarted, Update, UpdateError, WaitingFiring, WebhookSecretRecord,
 };
 use write::{DeliveryChange, Operation, Writer};
 
@@ -41,10 +42,11 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
     (6, "webhooks", include_str!("../migrations/sqlite/0006_webhooks.sql")),
+    (7, "triggers", include_str!("../migrations/sqlite/0007_triggers.sql")),
 ];
 
 /// A database file.
@@ -262,6 +264,28 @@ impl Tenant for SqliteTenant {
         let (org, record) = (self.org, Box::new(record));
         self.store.write(|reply| Operation::WebhookSecret { org, record, drafts, reply }).await?
     }
+
+    async fn change_trigger(&self, change: TriggerChange) -> Result<(), TriggerError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Trigger { org, change: Box::new(change), reply }).await?
+    }
+
+    async fn triggers(&self, filter: TriggerFilter) -> Result<TriggerPage, StoreError> {
+        read::triggers::page(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {
+        read::triggers::by_id(self.store.readers()?, self.org, id).await
+    }
+
+    async fn trigger_runs(&self, id: TriggerId, limit: u32) -> Result<Vec<TriggerRun>, StoreError> {
+        read::triggers::runs(self.store.readers()?, self.org, id, limit).await
+    }
+
+    async fn record_firing(&self, unstarted: Unstarted) -> Result<TriggerRun, NotFired> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Unstarted { org, unstarted: Box::new(unstarted), reply }).await?
+    }
 }
 
 struct SqliteSystem {
@@ -293,6 +317,22 @@ impl System for SqliteSystem {
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
         read::bindings::sealed(self.store.readers()?).await
+    }
+
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {
+        read::triggers::anywhere(self.store.readers()?, id).await
+    }
+
+    async fn due_triggers(&self, now: Timestamp, limit: u32) -> Result<Vec<DueTrigger>, StoreError> {
+        read::triggers::due(self.store.readers()?, now, limit).await
+    }
+
+    async fn next_trigger(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        read::triggers::next(self.store.readers()?, after).await
+    }
+
+    async fn waiting_firings(&self, limit: u32) -> Result<Vec<WaitingFiring>, StoreError> {
+        read::triggers::waiting(self.store.readers()?, limit).await
     }
 
     async fn claim_deliveries(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {

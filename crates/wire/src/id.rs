@@ -100,6 +100,8 @@ ids! {
     KeyId = "key";
     /// The delivery of one message to one receiver.
     DeliveryId = "whd";
+    /// A trigger.
+    TriggerId = "trg";
 }
 
 impl DeliveryId {

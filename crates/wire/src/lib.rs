@@ -16,6 +16,7 @@ mod problem;
 mod request;
 mod session;
 mod time;
+mod trigger;
 mod webhook;
 
 pub use access::{Role, Scope};
@@ -26,7 +27,7 @@ pub use binding::{
     CreateBinding, UpdateBinding,
 };
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
-pub use id::{BindingId, DeliveryId, IdError, KeyId, OrgId, SessionId};
+pub use id::{BindingId, DeliveryId, IdError, KeyId, OrgId, SessionId, TriggerId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
 pub use json_text::JsonText;
 pub use problem::{ErrorCode, FieldError, Problem};
@@ -38,6 +39,10 @@ pub use session::{
     SessionFault, SessionPage, SessionResult, Usage,
 };
 pub use time::Timestamp;
+pub use trigger::{
+    CreateTrigger, FiringCause, FiringOutcome, Overlap, Trigger, TriggerKind, TriggerPage, TriggerRun, TriggerRuns,
+    TriggerWithSecret, UpdateTrigger,
+};
 pub use webhook::{
     DeliveryPage, DeliveryStatus, RotatedWebhookSecret, SessionFinished, WebhookAttempt, WebhookDelivery, WebhookEvent,
     WebhookEventType, WebhookSecretView,

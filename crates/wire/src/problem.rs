@@ -27,6 +27,8 @@ pub enum ErrorCode {
     WrongState,
     /// There is something of that name already. 409.
     Conflict,
+    /// A signed call with this id was taken already. 409.
+    Replayed,
     /// The body is larger than this server takes. 413.
     BodyTooLarge,
     /// The body is not `application/json`. 415.
@@ -54,7 +56,7 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::NotFinished | Self::IdempotencyConflict | Self::WrongState | Self::Conflict => 409,
+            Self::NotFinished | Self::IdempotencyConflict | Self::WrongState | Self::Conflict | Self::Replayed => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::NotEnforceable | Self::NotSupported => 422,
@@ -77,6 +79,7 @@ impl ErrorCode {
             Self::IdempotencyConflict => "The idempotency key was used for another request",
             Self::WrongState => "Wrong state",
             Self::Conflict => "The name is taken",
+            Self::Replayed => "The call was taken already",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::NotEnforceable => "The policy cannot be enforced here",
@@ -101,6 +104,7 @@ impl ErrorCode {
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::WrongState => "wrong_state",
             Self::Conflict => "conflict",
+            Self::Replayed => "replayed",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotEnforceable => "not_enforceable",

@@ -215,7 +215,7 @@ impl CreateSession {
         Ok((request, faults))
     }
 
-    fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
+    pub(crate) fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
         let mut object = Object::new("", value, faults);
         let source = object.nested("source", Source::read).flatten();
         let egress = object.nested("egress", Egress::read);

@@ -19,7 +19,7 @@ use wire::{AuditType, Role, Scope};
 use crate::{
     bindings,
     harness::{Answer, Api, Builder, Key, request},
-    webhooks,
+    triggers, webhooks,
 };
 
 const ABSENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -53,6 +53,8 @@ impl Documented {
             Operation::CreateBinding => bindings::body(&bindings::new_name()).to_string().into(),
             Operation::UpdateBinding => r#"{"budget": {"calls": 5}}"#.into(),
             Operation::RotateBinding => r#"{"value": "another secret"}"#.into(),
+            Operation::CreateTrigger => triggers::body(&triggers::new_name()).to_string().into(),
+            Operation::UpdateTrigger => r#"{"enabled": false}"#.into(),
             Operation::GetHealth
             | Operation::GetReadiness
             | Operation::GetOpenApi
@@ -70,7 +72,14 @@ impl Documented {
             | Operation::ListDeliveries
             | Operation::RetryDelivery
             | Operation::GetWebhookSecret
-            | Operation::RotateWebhookSecret => Body::empty(),
+            | Operation::RotateWebhookSecret
+            | Operation::ListTriggers
+            | Operation::GetTrigger
+            | Operation::DeleteTrigger
+            | Operation::GetTriggerRuns
+            | Operation::FireTrigger
+            | Operation::RotateTriggerSecret
+            | Operation::CallHook => Body::empty(),
         };
         request(self.method.clone(), &self.path.replace("{id}", id), key, body)
     }
@@ -79,13 +88,17 @@ impl Documented {
         self.path.starts_with("/v1/bindings")
     }
 
+    fn is_of_triggers(&self) -> bool {
+        self.path.starts_with("/v1/triggers")
+    }
+
     fn is_of_deliveries(&self) -> bool {
         self.path.starts_with("/v1/webhooks/deliveries")
     }
 
     fn scope(&self) -> Option<Scope> {
         match self.operation.access() {
-            Access::Public => None,
+            Access::Public | Access::Signature => None,
             Access::Scope(scope) => Some(scope),
         }
     }
@@ -111,6 +124,9 @@ async fn without_an_identity_only_public_operations_answer() {
         operation.check(&answer);
         match operation.operation.access() {
             Access::Public => assert_eq!(answer.status, 200, "{}", operation.path),
+            Access::Signature => {
+                answer.problem("unauthenticated");
+            }
             Access::Scope(_) => {
                 assert_eq!(answer.status, 401, "{}", operation.path);
                 answer.problem("unauthenticated");
@@ -159,8 +175,11 @@ async fn what_is_no_key_that_works_is_refused_everywhere_and_never_ignored() {
 const TABLE: &[&str] = &[
     "createBinding: admin owner",
     "createSession: developer admin owner",
+    "createTrigger: developer admin owner",
     "deleteBinding: admin owner",
     "deleteSession: developer admin owner",
+    "deleteTrigger: developer admin owner",
+    "fireTrigger: developer admin owner",
     "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
     "getHealth: nobody viewer developer admin owner audit-only",
@@ -169,16 +188,21 @@ const TABLE: &[&str] = &[
     "getSession: viewer developer admin owner",
     "getSessionAudit: viewer developer admin owner audit-only",
     "getSessionResult: viewer developer admin owner",
+    "getTrigger: viewer developer admin owner",
+    "getTriggerRuns: viewer developer admin owner",
     "getWebhookSecret: admin owner",
     "listBackends: viewer developer admin owner",
     "listBindings: viewer developer admin owner",
     "listDeliveries: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
+    "listTriggers: viewer developer admin owner",
     "retryDelivery: developer admin owner",
     "rotateBinding: admin owner",
+    "rotateTriggerSecret: developer admin owner",
     "rotateWebhookSecret: admin owner",
     "streamSession: viewer developer admin owner",
     "updateBinding: admin owner",
+    "updateTrigger: developer admin owner",
 ];
 
 #[tokio::test]
@@ -194,12 +218,14 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     callers.push(("audit-only".into(), Some(api.key(api.org, Role::Owner, Some(vec![Scope::AuditRead])).await)));
     let mut table = Vec::new();
     let mut refusals = 0;
-    for operation in documented() {
+    for operation in documented().iter().filter(|operation| operation.operation.access() != Access::Signature) {
         let mut row = format!("{}:", operation.operation.id());
         for (name, key) in &callers {
             // A deletion leaves nothing for the next caller.
             let binding = if operation.is_of_bindings() { Some(bindings::created(&api, &owner).await) } else { None };
-            let id = if operation.is_of_deliveries() { &delivery } else { binding.as_ref().unwrap_or(&id) };
+            let trigger = if operation.is_of_triggers() { Some(triggers::created(&api, &owner).await) } else { None };
+            let id = if operation.is_of_deliveries() { &delivery } else { &id };
+            let id = binding.as_ref().or(trigger.as_ref()).unwrap_or(id);
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
@@ -281,14 +307,29 @@ async fn another_orgs_delivery_cannot_be_told_from_one_that_does_not_exist() {
     assert_eq!(api.get(&stranger, "/v1/webhooks/secret").await.json()["version"], 0);
 }
 
+#[tokio::test]
+async fn another_orgs_trigger_cannot_be_told_from_one_that_does_not_exist() {
+    let api = Api::start().await;
+    let (owner, stranger) = (api.owner().await, api.key(api.other, Role::Owner, None).await);
+    let id = triggers::created(&api, &owner).await;
+    let before = api.get(&owner, &format!("/v1/triggers/{id}")).await.json();
+    let ids = [id.as_str(), before["name"].as_str().unwrap(), "nonsense", "trg_", "%FF", "..%2f", "trg_%00"];
+    assert_eq!(none_can_be_told(&api, &stranger, "trg", &ids).await, 6 * 7);
+    assert_eq!(api.get(&owner, &format!("/v1/triggers/{id}")).await.json(), before);
+    assert_eq!(api.get(&stranger, "/v1/triggers").await.json()["items"], serde_json::json!([]));
+}
+
 /// Tries every operation on each id, and gives how many tries there were.
 async fn none_can_be_told(api: &Api, stranger: &Key, prefix: &str, ids: &[&str]) -> usize {
     let mut tried = 0;
     let concerned = |operation: &&Documented| {
-        let of = match (operation.is_of_bindings(), operation.is_of_deliveries()) {
-            (true, _) => "bnd",
-            (_, true) => "whd",
-            (false, false) => "ses",
+        let of = match (operation.is_of_bindings(), operation.is_of_deliveries(), operation.is_of_triggers()) {
+            (true, _, _) => "bnd",
+            (_, true, _) => "whd",
+            (_, _, true) => "trg",
+            // Whoever calls a hook shows no identity: `triggers.rs` says what cannot be told there.
+            _ if operation.operation.access() == Access::Signature => "hook",
+            (false, false, false) => "ses",
         };
         operation.path.contains("{id}") && of == prefix
     };

@@ -14,4 +14,5 @@ mod serving;
 mod sessions;
 mod sockets;
 mod streams;
+mod triggers;
 mod webhooks;

@@ -12,13 +12,13 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, DeliveryFilter,
-    Idempotency, KeyRecord, NewSession, SessionFilter, Settlement, Store, StoreError, System, Tenant, Update,
-    UpdateError, WebhookSecretRecord,
+    Idempotency, KeyRecord, NewSession, NotFired, SessionFilter, Settlement, Store, StoreError, System, Tenant,
+    TriggerChange, TriggerError, TriggerFilter, TriggerRecord, Unstarted, Update, UpdateError, WebhookSecretRecord,
 };
 use tokio::sync::Notify;
 use wire::{
     AuditEvent, AuditType, BindingId, BindingPage, DeliveryId, DeliveryPage, KeyId, OrgId, Session, SessionId,
-    SessionPage, SessionResult, Timestamp, WebhookDelivery,
+    SessionPage, SessionResult, Timestamp, TriggerId, TriggerPage, TriggerRun, WebhookDelivery,
 };
 
 /// What becomes of a write.
@@ -216,5 +216,25 @@ impl Tenant for FaultyTenant {
 
     async fn set_webhook_secret(&self, record: WebhookSecretRecord, drafts: Vec<Draft>) -> Result<bool, StoreError> {
         self.tenant.set_webhook_secret(record, drafts).await
+    }
+
+    async fn change_trigger(&self, change: TriggerChange) -> Result<(), TriggerError> {
+        self.tenant.change_trigger(change).await
+    }
+
+    async fn triggers(&self, filter: TriggerFilter) -> Result<TriggerPage, StoreError> {
+        self.tenant.triggers(filter).await
+    }
+
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {
+        self.tenant.trigger(id).await
+    }
+
+    async fn trigger_runs(&self, id: TriggerId, limit: u32) -> Result<Vec<TriggerRun>, StoreError> {
+        self.tenant.trigger_runs(id, limit).await
+    }
+
+    async fn record_firing(&self, unstarted: Unstarted) -> Result<TriggerRun, NotFired> {
+        self.tenant.record_firing(unstarted).await
     }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod bindings;
 mod cursor;
+pub(super) mod triggers;
 pub(super) mod webhooks;
 
 use model::audit::Head;

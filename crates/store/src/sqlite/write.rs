@@ -17,14 +17,14 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use wire::{AuditEvent, KeyId, OrgId, Timestamp};
+use wire::{AuditEvent, KeyId, OrgId, Timestamp, TriggerRun};
 
 pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
-    BindingChange, BindingError, Claim, Claimed, CreateError, Created, KeyRecord, NewSession, Org, StoreError, Update,
-    UpdateError, WebhookSecretRecord, error::is_busy,
+    BindingChange, BindingError, Claim, Claimed, CreateError, Created, KeyRecord, NewSession, NotFired, Org,
+    StoreError, TriggerChange, TriggerError, Unstarted, Update, UpdateError, WebhookSecretRecord, error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.
@@ -90,6 +90,16 @@ pub(super) enum Operation {
         org: OrgId,
         change: Box<DeliveryChange>,
         reply: Reply<Result<bool, StoreError>>,
+    },
+    Trigger {
+        org: OrgId,
+        change: Box<TriggerChange>,
+        reply: Reply<Result<(), TriggerError>>,
+    },
+    Unstarted {
+        org: OrgId,
+        unstarted: Box<Unstarted>,
+        reply: Reply<Result<TriggerRun, NotFired>>,
     },
     WebhookSecret {
         org: OrgId,
@@ -225,6 +235,7 @@ impl Operation {
             (Self::Create { reply, .. }, Outcome::Created(made)) => Box::new(move || {
                 let _ = reply.send(made.map_err(|refused| match refused {
                     Refused::IdempotencyConflict => CreateError::IdempotencyConflict,
+                    Refused::NotFired(refused) => CreateError::NotFired(refused),
                     other @ (Refused::UnknownOrg
                     | Refused::NotLive
                     | Refused::Foreign
@@ -238,6 +249,7 @@ impl Operation {
                     Refused::NotLive => UpdateError::NotLive(update.session.id),
                     other @ (Refused::UnknownOrg
                     | Refused::IdempotencyConflict
+                    | Refused::NotFired(_)
                     | Refused::Foreign
                     | Refused::Taken(_)
                     | Refused::Unsealable(_)
@@ -255,6 +267,12 @@ impl Operation {
             }),
             (Self::Binding { reply, .. }, Outcome::Binding(changed)) => Box::new(move || {
                 let _ = reply.send(changed);
+            }),
+            (Self::Trigger { reply, .. }, Outcome::Trigger(changed)) => Box::new(move || {
+                let _ = reply.send(changed);
+            }),
+            (Self::Unstarted { reply, .. }, Outcome::Run(run)) => Box::new(move || {
+                let _ = reply.send(run);
             }),
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
@@ -281,6 +299,8 @@ impl Operation {
                 | Self::ForgetIdempotency { .. }
                 | Self::ClaimDeliveries { .. }
                 | Self::Delivery { .. }
+                | Self::Trigger { .. }
+                | Self::Unstarted { .. }
                 | Self::WebhookSecret { .. },
                 Outcome::Created(_)
                 | Outcome::Events(_)
@@ -290,7 +310,9 @@ impl Operation {
                 | Outcome::Org(_)
                 | Outcome::Count(_)
                 | Outcome::Claimed(_)
-                | Outcome::Changed(_),
+                | Outcome::Changed(_)
+                | Outcome::Trigger(_)
+                | Outcome::Run(_),
             ) => unreachable!("`carry_out` gives each operation its own kind of outcome"),
         }
     }
@@ -307,6 +329,8 @@ impl Operation {
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
             Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),
+            Self::Trigger { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Unstarted { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. } => drop(reply.send(Err(error))),
         }
     }
