@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, binding, demo, doctor, gateway, image, key, run, serve};
+use crate::{audit, binding, demo, doctor, gateway, image, key, run, serve, trigger};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -37,6 +37,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Make, list, rotate and delete service bindings
     Binding(binding::BindingArgs),
+    /// Make, list, fire, pause and delete triggers
+    Trigger(trigger::TriggerArgs),
     /// Check the audit log, in the data directory
     Audit(audit::AuditArgs),
     #[command(hide = true)]
@@ -67,6 +69,7 @@ impl Cli {
             Command::Image(args) => on_runtime(image::run(args)),
             Command::Key(args) => on_runtime(key::run(args)),
             Command::Binding(args) => on_runtime(binding::run(args)),
+            Command::Trigger(args) => on_runtime(trigger::run(args)),
             Command::Audit(args) => on_runtime(audit::run(args)),
             Command::Gateway(args) => gateway::run(&args),
             Command::Openapi => print(api::openapi_json().as_bytes()),

@@ -25,6 +25,7 @@ mod secrets;
 mod serve;
 mod settings;
 mod signals;
+mod trigger;
 
 use std::process::ExitCode;
 

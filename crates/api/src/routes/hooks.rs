@@ -47,7 +47,7 @@ pub(crate) async fn call_hook(
     request: Request,
 ) -> Result<Json<TriggerRun>, Failure> {
     let (parts, body) = request.into_parts();
-    let read = read_bytes(&app, &parts.headers, body, MAX_BODY).await?;
+    let read = read_bytes(&app, app.calls(), &parts.headers, body, MAX_BODY).await?;
     let headers = HookHeaders {
         id: header(&parts.headers, signature::ID),
         timestamp: header(&parts.headers, signature::TIMESTAMP),

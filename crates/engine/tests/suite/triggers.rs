@@ -164,7 +164,7 @@ async fn a_paused_trigger_fires_nothing_and_goes_on_from_when_it_is_enabled() {
     place.advance(10 * MINUTE).await;
     let enabled = change(&place, &trigger, &json!({"enabled": true})).await;
     assert!(enabled.next_fire_at.unwrap() > place.now(), "what was missed on purpose is not caught up on");
-    place.advance(MINUTE).await;
+    place.advance(MINUTE + TICK).await;
     assert_eq!(ran(&place, &trigger, 1).await.len(), 1);
     let deleted = place.engine.delete_trigger(&place.caller, trigger.id).await.unwrap();
     assert_eq!(deleted.id, trigger.id);

@@ -10,6 +10,7 @@ mod keys;
 mod place;
 mod run;
 mod serve;
+mod triggers;
 
 #[path = "../shared/leave.rs"]
 mod leave;
