@@ -10,6 +10,8 @@ use wire::{ErrorCode, Scope};
 pub enum Access {
     /// Nothing.
     Public,
+    /// No identity: the request itself is signed.
+    Signature,
     /// An identity that has this scope.
     Scope(Scope),
 }
@@ -63,6 +65,8 @@ const READ: Access = Access::Scope(Scope::SessionsRead);
 const WRITE: Access = Access::Scope(Scope::SessionsWrite);
 const BINDINGS_READ: Access = Access::Scope(Scope::BindingsRead);
 const BINDINGS_WRITE: Access = Access::Scope(Scope::BindingsWrite);
+const TRIGGERS_READ: Access = Access::Scope(Scope::TriggersRead);
+const TRIGGERS_WRITE: Access = Access::Scope(Scope::TriggersWrite);
 const KEYS_READ: Access = Access::Scope(Scope::KeysRead);
 const KEYS_WRITE: Access = Access::Scope(Scope::KeysWrite);
 const AUDIT: Access = Access::Scope(Scope::AuditRead);
@@ -140,6 +144,26 @@ operations! {
     GetWebhookSecret = "getWebhookSecret", KEYS_READ, Ordinary, [];
     /// `POST /v1/webhooks/secret`
     RotateWebhookSecret = "rotateWebhookSecret", KEYS_WRITE, Ordinary, [];
+    /// `POST /v1/triggers`
+    CreateTrigger = "createTrigger", TRIGGERS_WRITE, Ordinary,
+        [MalformedJson, Conflict, BodyTooLarge, UnsupportedMediaType, NotEnforceable, NotSupported];
+    /// `GET /v1/triggers`
+    ListTriggers = "listTriggers", TRIGGERS_READ, Ordinary, [];
+    /// `GET /v1/triggers/{id}`
+    GetTrigger = "getTrigger", TRIGGERS_READ, Ordinary, [NotFound];
+    /// `PATCH /v1/triggers/{id}`
+    UpdateTrigger = "updateTrigger", TRIGGERS_WRITE, Ordinary,
+        [MalformedJson, NotFound, BodyTooLarge, UnsupportedMediaType, NotEnforceable, NotSupported];
+    /// `DELETE /v1/triggers/{id}`
+    DeleteTrigger = "deleteTrigger", TRIGGERS_WRITE, Ordinary, [NotFound];
+    /// `GET /v1/triggers/{id}/runs`
+    GetTriggerRuns = "getTriggerRuns", TRIGGERS_READ, Ordinary, [NotFound];
+    /// `POST /v1/triggers/{id}/fire`
+    FireTrigger = "fireTrigger", TRIGGERS_WRITE, Ordinary, [NotFound, Busy];
+    /// `POST /v1/triggers/{id}/secret`
+    RotateTriggerSecret = "rotateTriggerSecret", TRIGGERS_WRITE, Ordinary, [NotFound, WrongState];
+    /// `POST /v1/hooks/{id}`
+    CallHook = "callHook", Access::Signature, Ordinary, [InvalidRequest, BodyTooLarge, WrongState, Replayed, Busy];
 }
 
 impl Operation {
@@ -149,6 +173,7 @@ impl Operation {
         let mut codes = vec![ErrorCode::Forbidden, ErrorCode::Internal, ErrorCode::Timeout];
         match self.access() {
             Access::Public => {}
+            Access::Signature => codes.extend([ErrorCode::Unauthenticated, ErrorCode::Unavailable]),
             Access::Scope(_) => {
                 codes.extend([ErrorCode::InvalidRequest, ErrorCode::Unauthenticated, ErrorCode::Unavailable]);
             }

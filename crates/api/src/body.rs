@@ -1,9 +1,11 @@
 //! Request bodies: JSON by name, read within the deployment's limits on size, on time, and on all bodies together.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wire::{ErrorCode, FieldError, JsonError};
 
@@ -32,16 +34,26 @@ pub(crate) async fn read_json_within(
     body: Body,
     limit: usize,
 ) -> Result<Json, Failure> {
-    let settings = app.settings();
-    let too_large = || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {limit} bytes"));
     if !is_json(headers) {
         let detail = "the body must be application/json, in UTF-8, without a content encoding";
         return Err(Failure::new(ErrorCode::UnsupportedMediaType, detail));
     }
+    read_bytes(app, app.bodies(), headers, body, limit).await
+}
+
+/// Reads a body of any kind, of at most so many bytes, which count against this budget.
+pub(crate) async fn read_bytes(
+    app: &App,
+    budget: &Arc<Semaphore>,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Json, Failure> {
+    let too_large = || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {limit} bytes"));
     if announced(headers).is_some_and(|bytes| bytes > limit as u64) {
         return Err(too_large());
     }
-    let deadline = Instant::now() + settings.body_timeout;
+    let deadline = Instant::now() + app.settings().body_timeout;
     let mut json = Json { bytes: Vec::new(), held: None };
     let mut body = body;
     loop {
@@ -57,19 +69,19 @@ pub(crate) async fn read_json_within(
         if data.len() > limit.saturating_sub(json.bytes.len()) {
             return Err(too_large());
         }
-        json.extend(app, &data)?;
+        json.extend(budget, &data)?;
     }
 }
 
 impl Json {
     /// Takes bytes in. What they need is only taken from the budget as they come, so that a client cannot hold what it
     /// has not sent, and nobody waits for it, so that bodies that are half read cannot wait for one another.
-    fn extend(&mut self, app: &App, data: &[u8]) -> Result<(), Failure> {
+    fn extend(&mut self, budget: &Arc<Semaphore>, data: &[u8]) -> Result<(), Failure> {
         let holds = self.bytes.len().div_ceil(BODY_UNIT);
         let needs = (self.bytes.len() + data.len()).div_ceil(BODY_UNIT);
         let more = u32::try_from(needs - holds).unwrap_or(u32::MAX);
         if more > 0 {
-            let permit = app.bodies().clone().try_acquire_many_owned(more).map_err(|_| {
+            let permit = budget.clone().try_acquire_many_owned(more).map_err(|_| {
                 Failure::new(ErrorCode::Unavailable, "too many request bodies are being read; try again")
                     .with_retry_after(std::time::Duration::from_secs(1))
             })?;

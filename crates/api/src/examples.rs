@@ -2,6 +2,7 @@
 
 mod bindings;
 mod fleets;
+mod triggers;
 mod turns;
 mod webhooks;
 
@@ -14,7 +15,7 @@ use wire::{
     AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, DeliveryPage,
     Egress, Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage, Health,
     HealthStatus, Isolation, Language, Limits, LimitsView, OrgId, Outcome, Phase, Problem, Readiness, ReadyBackend,
-    Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
+    Session, SessionId, SessionPage, SessionResult, Timestamp, TriggerPage, TriggerRuns, Usage,
 };
 
 use crate::access::Operation;
@@ -31,6 +32,9 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         Operation::CreateBinding => Some(value(&bindings::create())),
         Operation::UpdateBinding => Some(value(&bindings::update())),
         Operation::RotateBinding => Some(value(&bindings::secret())),
+        Operation::CreateTrigger => Some(value(&triggers::create())),
+        Operation::UpdateTrigger => Some(value(&triggers::update())),
+        Operation::CallHook => Some(json!({ "event": "push", "ref": "refs/heads/main" })),
         Operation::GetHealth
         | Operation::GetReadiness
         | Operation::GetOpenApi
@@ -57,7 +61,13 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::ListDeliveries
         | Operation::RetryDelivery
         | Operation::GetWebhookSecret
-        | Operation::RotateWebhookSecret => None,
+        | Operation::RotateWebhookSecret
+        | Operation::ListTriggers
+        | Operation::GetTrigger
+        | Operation::DeleteTrigger
+        | Operation::GetTriggerRuns
+        | Operation::FireTrigger
+        | Operation::RotateTriggerSecret => None,
     }
 }
 
@@ -123,6 +133,14 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         Operation::RetryDelivery => value(&webhooks::delivery()),
         Operation::GetWebhookSecret => value(&webhooks::secret()),
         Operation::RotateWebhookSecret => value(&webhooks::rotated()),
+        Operation::CreateTrigger => value(&triggers::scheduled_with_secret()),
+        Operation::RotateTriggerSecret => value(&triggers::called_with_secret()),
+        Operation::ListTriggers => {
+            value(&TriggerPage { items: vec![triggers::scheduled()], next_cursor: Some("bmlnaHRseQ".into()) })
+        }
+        Operation::GetTrigger | Operation::UpdateTrigger | Operation::DeleteTrigger => value(&triggers::scheduled()),
+        Operation::GetTriggerRuns => value(&TriggerRuns { items: vec![triggers::run()] }),
+        Operation::FireTrigger | Operation::CallHook => value(&triggers::run()),
         Operation::GetSessionAudit => value(&AuditPage { items: vec![event()], next_cursor: Some("17".into()) }),
     })
 }

@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use engine::{
-    AuthError, BindingError, CancelError, CreateError, FleetListError, ListError, ReadError, ResultError, StoreError,
-    TurnError, TurnListError, WebhookSecretError,
+    AuthError, BindingError, CancelError, CreateError, FireError, FleetListError, HookError, ListError, NotFired,
+    ReadError, ResultError, StoreError, TriggerError, TurnError, TurnListError, WebhookSecretError,
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use wire::{ErrorCode, FieldError, Problem};
@@ -76,6 +76,10 @@ impl Failure {
 
     pub(crate) fn no_binding() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such binding")
+    }
+
+    pub(crate) fn no_trigger() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such trigger")
     }
 
     pub(crate) fn no_delivery() -> Self {
@@ -216,6 +220,10 @@ impl From<CreateError> for Failure {
                 failure.0.cause = Some(Arc::new(source));
                 failure
             }
+            CreateError::NotFired(NotFired::Store(cause)) => Self::store(cause),
+            CreateError::NotFired(NotFired::Gone | NotFired::Taken | NotFired::Overlaps) => {
+                Self::new(ErrorCode::WrongState, "the firing was not taken up")
+            }
             CreateError::Draining => Self::new(ErrorCode::Unavailable, "the server is shutting down"),
             CreateError::IdempotencyConflict => Self::new(
                 ErrorCode::IdempotencyConflict,
@@ -276,6 +284,52 @@ impl From<BindingError> for Failure {
                 Self::new(ErrorCode::Unavailable, detail).with_retry_after(Duration::from_secs(1))
             }
             BindingError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<TriggerError> for Failure {
+    fn from(error: TriggerError) -> Self {
+        match error {
+            TriggerError::Invalid(faults) => Self::invalid(faults),
+            TriggerError::Session(refused) => refused.into(),
+            TriggerError::NameTaken => Self::new(ErrorCode::Conflict, "the org has a trigger of this name"),
+            TriggerError::NotFound => Self::no_trigger(),
+            TriggerError::NoSecret => {
+                Self::new(ErrorCode::WrongState, "the trigger is fired by a schedule, not by calls")
+            }
+            TriggerError::Contended => {
+                let detail = "the trigger is being changed by others at the same time; try again";
+                Self::new(ErrorCode::Unavailable, detail).with_retry_after(Duration::from_secs(1))
+            }
+            TriggerError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<FireError> for Failure {
+    fn from(error: FireError) -> Self {
+        match error {
+            FireError::Gone => Self::no_trigger(),
+            FireError::Taken | FireError::Overtaken => {
+                Self::new(ErrorCode::Replayed, "a call with this webhook-id was taken already")
+            }
+            FireError::Later(refused) => refused.into(),
+            FireError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<HookError> for Failure {
+    fn from(error: HookError) -> Self {
+        match error {
+            // A trigger that went away in the middle is one that was never there.
+            HookError::NotSigned | HookError::Fire(FireError::Gone) => {
+                Self::new(ErrorCode::Unauthenticated, "the call is not signed for a trigger that takes calls")
+            }
+            HookError::Disabled => Self::new(ErrorCode::WrongState, "the trigger is paused"),
+            HookError::Fire(error) => error.into(),
+            HookError::Store(cause) => Self::store(cause),
         }
     }
 }

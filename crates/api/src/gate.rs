@@ -66,7 +66,8 @@ impl Gate {
 
     async fn pass(self, mut request: Request, next: Next) -> Result<Response, Failure> {
         match self.operation.access() {
-            Access::Public => {}
+            // The handler checks the signature: it is over the body.
+            Access::Public | Access::Signature => {}
             Access::Scope(scope) => {
                 let presented = bearer(request.headers())?;
                 let caller = identify(&self.app, presented).await?;
@@ -86,6 +87,8 @@ async fn identify(app: &App, presented: Option<&str>) -> Result<Caller, Failure>
     let caller = app.engine().authenticate(presented).await?;
     match caller.subject {
         Subject::Key(_) => Ok(caller),
+        // Triggers call nobody.
+        Subject::Trigger(_) => Err(engine::AuthError::Missing.into()),
         Subject::Dev | Subject::Operator if app.settings().profile_is_dev => Ok(caller),
         Subject::Dev | Subject::Operator => Err(engine::AuthError::Missing.into()),
     }

@@ -45,6 +45,7 @@ const SCHEME: &str = "apiKey";
         (name = "fleets", description = "Many sessions as one unit."),
         (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
         (name = "webhooks", description = "Messages to your own servers when sessions end."),
+        (name = "triggers", description = "Sessions started by a schedule or a call."),
         (name = "audit", description = "What happened, hash-chained."),
         (name = "backends", description = "What makes sandboxes, and what it enforces."),
         (name = "health", description = "Whether the server lives and takes sessions."),
@@ -95,7 +96,7 @@ pub(crate) fn base() -> OpenApi {
 pub(crate) fn complete(operation: Operation, paths: &mut Paths) {
     for documented in paths.paths.values_mut().flat_map(operations_mut) {
         documented.security = Some(match operation.access() {
-            Access::Public => vec![],
+            Access::Public | Access::Signature => vec![],
             Access::Scope(scope) => vec![SecurityRequirement::new(SCHEME, [scope.as_str()])],
         });
         example(operation, documented);

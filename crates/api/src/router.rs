@@ -15,7 +15,9 @@ use crate::{
     front::front,
     gate::{Gate, gate},
     openapi,
-    routes::{backends, bindings, docs, fleets, health, openapi as document, readiness, sessions, webhooks},
+    routes::{
+        backends, bindings, docs, fleets, health, hooks, openapi as document, readiness, sessions, triggers, webhooks,
+    },
     settings::Settings,
     state::App,
 };
@@ -57,6 +59,15 @@ fn all() -> Vec<Route> {
         (Operation::RetryDelivery, routes!(webhooks::retry::retry_delivery)),
         (Operation::GetWebhookSecret, routes!(webhooks::secret::get_webhook_secret)),
         (Operation::RotateWebhookSecret, routes!(webhooks::rotate::rotate_webhook_secret)),
+        (Operation::CreateTrigger, routes!(triggers::create::create_trigger)),
+        (Operation::ListTriggers, routes!(triggers::list::list_triggers)),
+        (Operation::GetTrigger, routes!(triggers::get::get_trigger)),
+        (Operation::UpdateTrigger, routes!(triggers::update::update_trigger)),
+        (Operation::DeleteTrigger, routes!(triggers::delete::delete_trigger)),
+        (Operation::GetTriggerRuns, routes!(triggers::runs::get_trigger_runs)),
+        (Operation::FireTrigger, routes!(triggers::fire::fire_trigger)),
+        (Operation::RotateTriggerSecret, routes!(triggers::rotate::rotate_trigger_secret)),
+        (Operation::CallHook, routes!(hooks::call_hook)),
     ]
 }
 

@@ -11,6 +11,8 @@ use crate::settings::Settings;
 
 /// Bytes of a body that one permit of the budget stands for.
 pub(crate) const BODY_UNIT: usize = 1024;
+/// Bytes that the bodies of all calls of hooks may have together: sixteen of the largest.
+const CALL_BUDGET: usize = 16 * 1024 * 1024;
 
 /// Cheap to clone: one per route and request.
 #[derive(Clone, Debug)]
@@ -23,6 +25,7 @@ struct Shared {
     engine: Engine,
     settings: Settings,
     bodies: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
     readiness: Mutex<Option<(Instant, Readiness)>>,
 }
 
@@ -30,7 +33,8 @@ impl App {
     pub(crate) fn new(engine: Engine, settings: Settings) -> Self {
         let units = settings.body_budget.div_ceil(BODY_UNIT).min(Semaphore::MAX_PERMITS);
         let bodies = Arc::new(Semaphore::new(units));
-        Self { shared: Arc::new(Shared { engine, settings, bodies, readiness: Mutex::default() }) }
+        let calls = Arc::new(Semaphore::new(CALL_BUDGET / BODY_UNIT));
+        Self { shared: Arc::new(Shared { engine, settings, bodies, calls, readiness: Mutex::default() }) }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -44,6 +48,12 @@ impl App {
     /// What is left of the budget for bodies, in units of [`BODY_UNIT`] bytes.
     pub(crate) fn bodies(&self) -> &Arc<Semaphore> {
         &self.shared.bodies
+    }
+
+    /// The same for calls of hooks: those who make them are not known before their bodies are read, and must not take the
+    /// room of those who are.
+    pub(crate) fn calls(&self) -> &Arc<Semaphore> {
+        &self.shared.calls
     }
 
     /// The last answer about being ready, and when it was found. Locked while somebody looks.

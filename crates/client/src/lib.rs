@@ -1,10 +1,10 @@
 //! The Rust client of the public REST API, server-sent events included.
 //!
-//! Built on nothing but the contract in `wire`. `enclave run`, `demo` and `binding`, and the end-to-end tests, are its callers;
+//! Built on nothing but the contract in `wire`. `enclave run`, `demo`, `binding` and `trigger`, and the end-to-end tests, are its callers;
 //! whatever they can do, any other program can.
 //!
 //! Nearly every call may be repeated safely: reading and deleting are idempotent, and the creation of a session carries an
-//! idempotency key; those that may not, of bindings and turns, are made once. A call that may be and meets a broken connection, 429
+//! idempotency key; those that may not, of bindings, triggers and turns, are made once. A call that may be and meets a broken connection, 429
 //! or 503 is therefore repeated with the same key, a bounded number of times, after a growing pause or the `Retry-After`
 //! of the server. Redirects are never followed: they would carry the API key
 //! to a place that nobody configured.
@@ -17,6 +17,7 @@ mod retry;
 mod sessions;
 mod sse;
 mod stream;
+mod triggers;
 mod turns;
 
 use std::{fmt, net::IpAddr, time::Duration};

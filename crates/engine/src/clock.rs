@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::{Builder, Uuid};
-use wire::{BindingId, DeliveryId, FleetId, KeyId, OrgId, SessionId, Timestamp};
+use wire::{BindingId, DeliveryId, FleetId, KeyId, OrgId, SessionId, Timestamp, TriggerId};
 
 /// Tells the time of day. Durations are tokio's, which tests pause and move.
 #[derive(Clone, Debug)]
@@ -85,6 +85,11 @@ impl Ids {
     /// A binding's id.
     pub fn binding(&self, clock: &Clock) -> BindingId {
         BindingId::from_uuid(self.v7(clock))
+    }
+
+    /// A trigger's id.
+    pub fn trigger(&self, clock: &Clock) -> TriggerId {
+        TriggerId::from_uuid(self.v7(clock))
     }
 
     /// A delivery's id.

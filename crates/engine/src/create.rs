@@ -6,7 +6,7 @@ use backend::SessionBackend;
 use model::{access::Caller, audit::Draft, session::SessionSpec};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use store::{Created, Idempotency, NewSession};
+use store::{Created, Firing, Idempotency, NewSession};
 use wire::{AuditSource, AuditType, CreateSession, FieldError, Session};
 
 use crate::{CreateError, Engine, bound::Unbound, driver, view};
@@ -33,6 +33,16 @@ pub(crate) struct Prepared {
 impl Engine {
     /// Creates a session and starts it.
     pub async fn create(&self, caller: &Caller, asked: CreateRequest) -> Result<Session, CreateError> {
+        self.create_fired(caller, asked, None).await
+    }
+
+    /// The same by a firing of a trigger, with the audit event of that.
+    pub(crate) async fn create_fired(
+        &self,
+        caller: &Caller,
+        asked: CreateRequest,
+        fired: Option<(Firing, Draft)>,
+    ) -> Result<Session, CreateError> {
         let inner = &self.inner;
         // Taken before the look: a shutdown that begins after it waits until the driver has been started.
         let creating = inner.drivers.token();
@@ -52,7 +62,10 @@ impl Engine {
         let (session, draft) = self.pending(caller, &prepared, &json!({}));
         let Prepared { backend, spec, .. } = prepared;
         let webhook_url = spec.webhook_url.as_ref().map(|url| url.as_str().to_owned());
-        let new = NewSession { session: session.clone(), idempotency, drafts: vec![draft], webhook_url };
+        let (firing, fired) = fired.unzip();
+        let fired = fired.map(|draft| Draft { session_id: Some(session.id), ..draft });
+        let drafts = [Some(draft), fired].into_iter().flatten().collect();
+        let new = NewSession { session: session.clone(), idempotency, drafts, webhook_url, firing };
 
         // In a task of its own: a caller that goes away in the middle must not leave a session without its driver.
         let inner = Arc::clone(inner);
@@ -75,8 +88,22 @@ impl Engine {
         recorded.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
-    /// Decides on a request: the content, what the backend enforces, and what only this deployment can tell.
+    /// Decides on a request. One for what the backend does not enforce is noted in the audit log.
     pub(crate) async fn prepare(
+        &self,
+        caller: &Caller,
+        request: CreateSession,
+        shape_faults: Vec<FieldError>,
+    ) -> Result<Prepared, CreateError> {
+        let judged = self.judge(caller, request, shape_faults).await;
+        if let Err(CreateError::NotEnforceable { backend, faults }) = &judged {
+            self.note_refused(caller, backend, faults).await?;
+        }
+        judged
+    }
+
+    /// The content, what the backend enforces, and what only this deployment can tell. Records nothing.
+    pub(crate) async fn judge(
         &self,
         caller: &Caller,
         request: CreateSession,
@@ -88,19 +115,15 @@ impl Engine {
         let mut spec = decided.map_err(CreateError::from)?;
         let backend = self.backend_for(&spec);
         let capabilities = backend.capabilities();
-        let unenforceable = capabilities.unenforceable(&spec);
-        if !unenforceable.is_empty() {
-            self.note_refused(caller, capabilities.name, &unenforceable).await?;
-            return Err(CreateError::NotEnforceable { backend: capabilities.name, faults: unenforceable });
+        let faults = capabilities.unenforceable(&spec);
+        if !faults.is_empty() {
+            return Err(CreateError::NotEnforceable { backend: capabilities.name, faults });
         }
         let named = self.name_bindings(caller, &mut spec).await?;
-        if let Some(fault) = self.source_fault(caller, &spec).await? {
-            return Err(CreateError::Invalid(vec![fault]));
-        }
-        if let Some(url) = &spec.webhook_url
-            && let Err(refused) = config.receivers.literal(url)
-        {
-            return Err(CreateError::Invalid(vec![FieldError::new("webhookUrl", refused.detail)]));
+        let source = self.source_fault(caller, &spec).await?;
+        let faults: Vec<_> = source.into_iter().chain(self.webhook_fault(&spec)).collect();
+        if !faults.is_empty() {
+            return Err(CreateError::Invalid(faults));
         }
         Ok(Prepared { backend, spec, named })
     }
@@ -148,6 +171,12 @@ impl Engine {
                 reachable.err().map(|refused| FieldError::new("source.repo", refused.detail))
             }
         })
+    }
+
+    /// What is wrong with where to tell of its end that only this deployment can tell.
+    pub(crate) fn webhook_fault(&self, spec: &SessionSpec) -> Option<FieldError> {
+        let refused = self.inner.config.receivers.literal(spec.webhook_url.as_ref()?).err()?;
+        Some(FieldError::new("webhookUrl", refused.detail))
     }
 
     /// The session that an earlier request with the same key made.

@@ -25,6 +25,7 @@ mod output;
 mod query;
 mod reaper;
 mod recovery;
+mod triggers;
 mod turns;
 mod vault;
 mod view;
@@ -45,12 +46,16 @@ pub use config::{Config, Profile};
 pub use courier::{Answer, Courier, Letter, Undelivered};
 pub use create::CreateRequest;
 pub use error::{
-    AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
-    ShutdownError, StartError, TurnError, WebhookSecretError,
+    AuthError, BindingError, BoundError, CancelError, CreateError, FireError, HookError, KeyError, ListError,
+    ReadError, ResultError, ShutdownError, StartError, TriggerError, TurnError, WebhookSecretError,
 };
 pub use fleets::{CreateFleetRequest, FleetListError};
 pub use hub::{Frame, FrameStream, MAX_SEQ};
-pub use store::{BindingFilter, DeliveryFilter, FleetFilter, MemberFilter, SessionFilter, StoreError, TurnFilter};
+pub use store::{
+    BindingFilter, DeliveryFilter, FleetFilter, MemberFilter, NotFired, SessionFilter, StoreError, TriggerFilter,
+    TurnFilter,
+};
+pub use triggers::HookHeaders;
 pub use turns::{TurnListError, TurnWaiter};
 pub use vault::{UnsealError, Vault};
 
@@ -75,6 +80,8 @@ pub(crate) struct Inner {
     courier: Arc<dyn Courier>,
     /// Rung when there may be a message to deliver.
     outgoing: Notify,
+    /// Rung when a trigger may have something to fire.
+    scheduled: Notify,
     dev_org: Option<wire::OrgId>,
     slots: Slots,
     registry: Registry,
@@ -131,6 +138,7 @@ impl Engine {
             vault: parts.vault,
             courier: parts.courier,
             outgoing: Notify::new(),
+            scheduled: Notify::new(),
             rotations: broadcast::Sender::new(bindings::NOTICES),
             dev_org,
             drivers: TaskTracker::new(),
@@ -142,6 +150,7 @@ impl Engine {
         let owed = recovery::recover(&inner).await?;
         tokio::spawn(reaper::run(Arc::clone(&inner), owed));
         tokio::spawn(webhooks::deliver::run(Arc::clone(&inner)));
+        tokio::spawn(triggers::scheduler::run(Arc::clone(&inner)));
         let engine = Self { inner };
         fleets::resume(&engine).await?;
         Ok(engine)

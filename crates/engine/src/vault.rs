@@ -21,7 +21,7 @@ use aes_gcm::{
 use model::{gateway::Credential, secret};
 use secrecy::{ExposeSecret, SecretBox};
 use sha2::{Digest, Sha256};
-use wire::{BindingId, OrgId};
+use wire::{BindingId, OrgId, TriggerId};
 
 use crate::Ids;
 
@@ -53,6 +53,8 @@ pub(crate) enum Owner {
     Binding(BindingId),
     /// The org itself: what its webhook messages are signed with.
     Webhooks,
+    /// What calls to a trigger are signed with.
+    Trigger(TriggerId),
 }
 
 impl fmt::Display for Owner {
@@ -60,6 +62,7 @@ impl fmt::Display for Owner {
         match self {
             Self::Binding(id) => id.fmt(f),
             Self::Webhooks => f.write_str("webhooks"),
+            Self::Trigger(id) => id.fmt(f),
         }
     }
 }

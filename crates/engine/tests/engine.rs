@@ -15,6 +15,7 @@ mod suite {
     mod store;
     pub(crate) mod support;
     mod talk;
+    mod triggers;
     mod turns;
     mod turns_bounds;
     mod webhooks;

@@ -1,6 +1,6 @@
 //! Who is asking, and what they may do.
 
-use wire::{KeyId, OrgId, Role, Scope};
+use wire::{KeyId, OrgId, Role, Scope, TriggerId};
 
 /// An authenticated identity. Made by the engine's authentication only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Subject {
     Key(KeyId),
     /// Unauthenticated calls of the `dev` profile.
     Dev,
+    /// A trigger, for the sessions that it starts.
+    Trigger(TriggerId),
     /// A person at the machine itself, with the data directory in hand.
     Operator,
 }
@@ -31,6 +33,7 @@ impl std::fmt::Display for Subject {
         match self {
             Self::Key(id) => write!(f, "{id}"),
             Self::Dev => f.write_str("dev"),
+            Self::Trigger(id) => write!(f, "{id}"),
             Self::Operator => f.write_str("operator"),
         }
     }

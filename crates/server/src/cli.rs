@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, binding, demo, doctor, fleet, gateway, image, key, run, serve, shell};
+use crate::{audit, binding, demo, doctor, fleet, gateway, image, key, run, serve, shell, trigger};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -41,6 +41,8 @@ enum Command {
     Key(key::KeyArgs),
     /// Make, list, rotate and delete service bindings
     Binding(binding::BindingArgs),
+    /// Make, list, fire, pause and delete triggers
+    Trigger(trigger::TriggerArgs),
     /// Check the audit log, in the data directory
     Audit(audit::AuditArgs),
     #[command(hide = true)]
@@ -73,6 +75,7 @@ impl Cli {
             Command::Image(args) => on_runtime(image::run(args)),
             Command::Key(args) => on_runtime(key::run(args)),
             Command::Binding(args) => on_runtime(binding::run(args)),
+            Command::Trigger(args) => on_runtime(trigger::run(args)),
             Command::Audit(args) => on_runtime(audit::run(args)),
             Command::Gateway(args) => gateway::run(&args),
             Command::Openapi => print(api::openapi_json().as_bytes()),

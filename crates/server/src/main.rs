@@ -27,6 +27,7 @@ mod serve;
 mod settings;
 mod shell;
 mod signals;
+mod trigger;
 
 use std::process::ExitCode;
 

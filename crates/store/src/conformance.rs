@@ -20,6 +20,7 @@ pub mod sessions;
 pub mod support;
 pub mod system;
 pub mod tenancy;
+pub mod triggers;
 pub mod turns;
 pub mod webhooks;
 
@@ -89,6 +90,13 @@ macro_rules! conformance {
                 a_deleted_binding_is_gone_for_good,
                 bindings_are_listed_by_name_in_pages_without_gaps,
                 a_cursor_of_another_list_of_bindings_is_refused;
+            triggers:
+                a_trigger_is_read_back_changed_and_deleted,
+                a_firing_is_taken_up_once_by_whoever_is_first,
+                a_firing_that_overlaps_waits_for_its_turn,
+                a_message_is_taken_once_while_it_is_remembered,
+                old_firings_go_and_what_is_under_way_stays,
+                no_org_reaches_anothers_triggers;
             webhooks:
                 a_message_is_taken_once_until_its_lease_ends,
                 concurrent_takers_share_what_is_due,

@@ -69,9 +69,46 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+/// Why a firing of a trigger was not taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFired {
+    /// This org has no such trigger.
+    #[error("no such trigger")]
+    Gone,
+    /// It was taken up already.
+    #[error("the firing was taken up already")]
+    Taken,
+    /// A session of the trigger's has not ended.
+    #[error("a session of the trigger's has not ended")]
+    Overlaps,
+    /// The write failed; nothing was recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a trigger was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TriggerError {
+    /// The org has a trigger of that name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// This org has no trigger of that id.
+    #[error("no such trigger")]
+    NotFound,
+    /// It was changed in the meantime; the change has to be decided anew.
+    #[error("the trigger was changed in the meantime")]
+    Stale,
+    /// The write failed; nothing was recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why a session could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
+    /// The firing that starts it was not taken up.
+    #[error(transparent)]
+    NotFired(NotFired),
     /// The idempotency key was used for another request.
     #[error("idempotency key was used for another request")]
     IdempotencyConflict,

@@ -19,11 +19,15 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use wire::{
     AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, Fleet, FleetId, FleetMemberPage, FleetPage,
-    FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, Turn, TurnPage,
-    WebhookDelivery,
+    FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, TriggerId, TriggerPage,
+    TriggerRun, Turn, TurnPage, WebhookDelivery,
 };
 
-pub use error::{BindingError, CreateError, MemberError, OpenError, StoreError, UpdateError};
+pub use error::{BindingError, CreateError, MemberError, NotFired, OpenError, StoreError, TriggerError, UpdateError};
+pub use record::{
+    Alone, DueTrigger, Firing, NextFiring, TriggerChange, TriggerFilter, TriggerRecord, Unstarted, Waited,
+    WaitingFiring,
+};
 pub use record::{
     AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, CreatedFleet, FleetChange, FleetFilter,
     Idempotency, KeyRecord, MemberFilter, NewFleet, NewSession, Org, OutboxMessage, Seat, SessionFilter,
@@ -162,6 +166,21 @@ pub trait Tenant: Send + Sync {
 
     /// How often a fleet's members have called service bindings, by the audit log.
     async fn fleet_binding_calls(&self, id: FleetId) -> Result<u64, StoreError>;
+
+    /// Changes the org's triggers, together with the audit event of the change.
+    async fn change_trigger(&self, change: TriggerChange) -> Result<(), TriggerError>;
+
+    /// Triggers, by name.
+    async fn triggers(&self, filter: TriggerFilter) -> Result<TriggerPage, StoreError>;
+
+    /// The trigger of that id, if this org has one.
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError>;
+
+    /// The last firings of a trigger, newest first.
+    async fn trigger_runs(&self, id: TriggerId, limit: u32) -> Result<Vec<TriggerRun>, StoreError>;
+
+    /// Records a firing that starts no session, or none yet, with its audit event.
+    async fn record_firing(&self, unstarted: Unstarted) -> Result<TriggerRun, NotFired>;
 }
 
 /// Across orgs.
@@ -194,6 +213,18 @@ pub trait System: Send + Sync {
 
     /// When the next delivery falls due that is not due yet.
     async fn next_delivery(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// A trigger by its id, of whatever org: whoever calls one shows no other identity.
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError>;
+
+    /// Triggers whose schedule has come, the longest due first.
+    async fn due_triggers(&self, now: Timestamp, limit: u32) -> Result<Vec<DueTrigger>, StoreError>;
+
+    /// When the next trigger fires that is not due yet.
+    async fn next_trigger(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Firings whose turn has come: of each trigger the one that has waited longest, if no session of its is under way.
+    async fn waiting_firings(&self, limit: u32) -> Result<Vec<WaitingFiring>, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -6,8 +6,13 @@ use wire::{
     Scope, Session, SessionFault, SessionId, SessionResult, Timestamp, Turn, WebhookEventType,
 };
 
+mod triggers;
 mod webhooks;
 
+pub use triggers::{
+    Alone, DueTrigger, Firing, NextFiring, TriggerChange, TriggerFilter, TriggerRecord, Unstarted, Waited,
+    WaitingFiring,
+};
 pub use webhooks::{Claim, Claimed, DeliveryFilter, Settled, Settlement, WebhookSecretRecord};
 
 /// A session to record.
@@ -21,6 +26,8 @@ pub struct NewSession {
     pub drafts: Vec<Draft>,
     /// Where to tell that it ended.
     pub webhook_url: Option<String>,
+    /// The firing of a trigger that starts it: it is recorded with it, and if it cannot be, nothing is.
+    pub firing: Option<Firing>,
 }
 
 /// An idempotency key of an org.

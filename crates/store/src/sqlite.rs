@@ -24,15 +24,16 @@ use sqlx::{
 };
 use wire::{
     AuditEvent, BindingId, BindingPage, DeliveryId, DeliveryPage, Fleet, FleetId, FleetMemberPage, FleetPage,
-    FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, Turn, TurnPage,
-    WebhookDelivery,
+    FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, TriggerId, TriggerPage,
+    TriggerRun, Turn, TurnPage, WebhookDelivery,
 };
 
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Claim, Claimed, CreateError, Created,
-    CreatedFleet, DeliveryFilter, FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter,
-    NewFleet, NewSession, OpenError, Org, Seat, SessionFilter, Settlement, Store, StoreError, System, Task, Tenant,
-    TurnFilter, TurnRecord, Unfinished, Update, UpdateError, WebhookSecretRecord,
+    CreatedFleet, DeliveryFilter, DueTrigger, FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError,
+    MemberFilter, NewFleet, NewSession, NotFired, OpenError, Org, Seat, SessionFilter, Settlement, Store, StoreError,
+    System, Task, Tenant, TriggerChange, TriggerError, TriggerFilter, TriggerRecord, TurnFilter, TurnRecord,
+    Unfinished, Unstarted, Update, UpdateError, WaitingFiring, WebhookSecretRecord,
 };
 use write::{DeliveryChange, Operation, Writer};
 
@@ -43,12 +44,13 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
     (3, "turns", include_str!("../migrations/sqlite/0003_turns.sql")),
     (5, "fleets", include_str!("../migrations/sqlite/0005_fleets.sql")),
     (6, "webhooks", include_str!("../migrations/sqlite/0006_webhooks.sql")),
+    (7, "triggers", include_str!("../migrations/sqlite/0007_triggers.sql")),
 ];
 
 /// A database file.
@@ -326,6 +328,28 @@ impl Tenant for SqliteTenant {
     async fn fleet_binding_calls(&self, id: FleetId) -> Result<u64, StoreError> {
         read::fleets::binding_calls(self.store.readers()?, self.org, id).await
     }
+
+    async fn change_trigger(&self, change: TriggerChange) -> Result<(), TriggerError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Trigger { org, change: Box::new(change), reply }).await?
+    }
+
+    async fn triggers(&self, filter: TriggerFilter) -> Result<TriggerPage, StoreError> {
+        read::triggers::page(self.store.readers()?, self.org, &filter).await
+    }
+
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {
+        read::triggers::by_id(self.store.readers()?, self.org, id).await
+    }
+
+    async fn trigger_runs(&self, id: TriggerId, limit: u32) -> Result<Vec<TriggerRun>, StoreError> {
+        read::triggers::runs(self.store.readers()?, self.org, id, limit).await
+    }
+
+    async fn record_firing(&self, unstarted: Unstarted) -> Result<TriggerRun, NotFired> {
+        let org = self.org;
+        self.store.write(|reply| Operation::Unstarted { org, unstarted: Box::new(unstarted), reply }).await?
+    }
 }
 
 struct SqliteSystem {
@@ -361,6 +385,22 @@ impl System for SqliteSystem {
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
         read::bindings::sealed(self.store.readers()?).await
+    }
+
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {
+        read::triggers::anywhere(self.store.readers()?, id).await
+    }
+
+    async fn due_triggers(&self, now: Timestamp, limit: u32) -> Result<Vec<DueTrigger>, StoreError> {
+        read::triggers::due(self.store.readers()?, now, limit).await
+    }
+
+    async fn next_trigger(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        read::triggers::next(self.store.readers()?, after).await
+    }
+
+    async fn waiting_firings(&self, limit: u32) -> Result<Vec<WaitingFiring>, StoreError> {
+        read::triggers::waiting(self.store.readers()?, limit).await
     }
 
     async fn claim_deliveries(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {

@@ -101,6 +101,10 @@ audit_types! {
     FleetFinished = "fleet_finished",
     /// A trigger was made.
     TriggerCreated = "trigger_created",
+    /// A trigger was changed, or its secret was replaced.
+    TriggerUpdated = "trigger_updated",
+    /// A trigger was deleted.
+    TriggerDeleted = "trigger_deleted",
     /// A trigger fired.
     TriggerFired = "trigger_fired",
     /// A binding was made.

@@ -102,6 +102,8 @@ ids! {
     KeyId = "key";
     /// The delivery of one message to one receiver.
     DeliveryId = "whd";
+    /// A trigger.
+    TriggerId = "trg";
 }
 
 impl DeliveryId {

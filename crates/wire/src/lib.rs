@@ -17,6 +17,7 @@ mod problem;
 mod request;
 mod session;
 mod time;
+mod trigger;
 mod turn;
 mod webhook;
 
@@ -33,7 +34,7 @@ pub use fleet::{
     FleetUsage, MAX_FLEET_INPUT_BYTES, MAX_FLEET_MEMBERS, MemberPhase,
 };
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
-pub use id::{BindingId, DeliveryId, FleetId, IdError, KeyId, OrgId, SessionId};
+pub use id::{BindingId, DeliveryId, FleetId, IdError, KeyId, OrgId, SessionId, TriggerId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
 pub use json_text::JsonText;
 pub use problem::{ErrorCode, FieldError, Problem};
@@ -45,6 +46,10 @@ pub use session::{
     Phase, Session, SessionFault, SessionPage, SessionResult, Usage,
 };
 pub use time::Timestamp;
+pub use trigger::{
+    CreateTrigger, FiringCause, FiringOutcome, Overlap, Trigger, TriggerKind, TriggerPage, TriggerRun, TriggerRuns,
+    TriggerWithSecret, UpdateTrigger,
+};
 pub use turn::{CreateTurn, InterruptedBy, Turn, TurnChange, TurnError, TurnFrame, TurnPage, TurnStatus, TurnValue};
 pub use webhook::{
     DeliveryPage, DeliveryStatus, RotatedWebhookSecret, SessionFinished, WebhookAttempt, WebhookDelivery, WebhookEvent,

@@ -29,6 +29,8 @@ pub enum ErrorCode {
     Conflict,
     /// The session has as many turns waiting as it may have. 409.
     TurnQueueFull,
+    /// A signed call with this id was taken already. 409.
+    Replayed,
     /// The body is larger than this server takes. 413.
     BodyTooLarge,
     /// The body is not `application/json`. 415.
@@ -56,9 +58,12 @@ impl ErrorCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::NotFinished | Self::IdempotencyConflict | Self::WrongState | Self::Conflict | Self::TurnQueueFull => {
-                409
-            }
+            Self::NotFinished
+            | Self::IdempotencyConflict
+            | Self::WrongState
+            | Self::Conflict
+            | Self::TurnQueueFull
+            | Self::Replayed => 409,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::NotEnforceable | Self::NotSupported => 422,
@@ -82,6 +87,7 @@ impl ErrorCode {
             Self::WrongState => "Wrong state",
             Self::Conflict => "The name is taken",
             Self::TurnQueueFull => "Too many turns are waiting",
+            Self::Replayed => "The call was taken already",
             Self::BodyTooLarge => "The body is too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::NotEnforceable => "The policy cannot be enforced here",
@@ -107,6 +113,7 @@ impl ErrorCode {
             Self::WrongState => "wrong_state",
             Self::Conflict => "conflict",
             Self::TurnQueueFull => "turn_queue_full",
+            Self::Replayed => "replayed",
             Self::BodyTooLarge => "body_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::NotEnforceable => "not_enforceable",

@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use axum::body::Body;
 use backend::simulator::Step;
 use http::Method;
-use store::{Claim, Claimed, Org, Store, StoreError, System, Tenant, Unfinished};
-use wire::{BindingId, KeyId, OrgId, Timestamp};
+use store::{
+    Claim, Claimed, DueTrigger, Org, Store, StoreError, System, Tenant, TriggerRecord, Unfinished, WaitingFiring,
+};
+use wire::{BindingId, KeyId, OrgId, Timestamp, TriggerId};
 
 use crate::harness::{Builder, request};
 
@@ -59,6 +61,22 @@ impl System for BrokenSystem {
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
         self.0.sealed().await
+    }
+
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {
+        self.0.trigger(id).await
+    }
+
+    async fn due_triggers(&self, now: Timestamp, limit: u32) -> Result<Vec<DueTrigger>, StoreError> {
+        self.0.due_triggers(now, limit).await
+    }
+
+    async fn next_trigger(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.0.next_trigger(after).await
+    }
+
+    async fn waiting_firings(&self, limit: u32) -> Result<Vec<WaitingFiring>, StoreError> {
+        self.0.waiting_firings(limit).await
     }
 
     async fn claim_deliveries(&self, claim: Claim) -> Result<Vec<Claimed>, StoreError> {

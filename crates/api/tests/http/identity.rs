@@ -19,7 +19,7 @@ use wire::{AuditType, Role, Scope};
 use crate::{
     bindings, fleets,
     harness::{Answer, Api, Builder, Key, request},
-    webhooks,
+    triggers, webhooks,
 };
 
 const ABSENT: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -55,6 +55,8 @@ impl Documented {
             Operation::CreateBinding => bindings::body(&bindings::new_name()).to_string().into(),
             Operation::UpdateBinding => r#"{"budget": {"calls": 5}}"#.into(),
             Operation::RotateBinding => r#"{"value": "another secret"}"#.into(),
+            Operation::CreateTrigger => triggers::body(&triggers::new_name()).to_string().into(),
+            Operation::UpdateTrigger => r#"{"enabled": false}"#.into(),
             Operation::GetHealth
             | Operation::GetReadiness
             | Operation::GetOpenApi
@@ -81,13 +83,24 @@ impl Documented {
             | Operation::ListDeliveries
             | Operation::RetryDelivery
             | Operation::GetWebhookSecret
-            | Operation::RotateWebhookSecret => Body::empty(),
+            | Operation::RotateWebhookSecret
+            | Operation::ListTriggers
+            | Operation::GetTrigger
+            | Operation::DeleteTrigger
+            | Operation::GetTriggerRuns
+            | Operation::FireTrigger
+            | Operation::RotateTriggerSecret
+            | Operation::CallHook => Body::empty(),
         };
         request(self.method.clone(), &self.path.replace("{id}", id).replace("{number}", "1"), key, body)
     }
 
     fn is_of_bindings(&self) -> bool {
         self.path.starts_with("/v1/bindings")
+    }
+
+    fn is_of_triggers(&self) -> bool {
+        self.path.starts_with("/v1/triggers")
     }
 
     fn is_of_deliveries(&self) -> bool {
@@ -110,6 +123,11 @@ impl Documented {
             "flt"
         } else if self.is_of_deliveries() {
             "whd"
+        } else if self.is_of_triggers() {
+            "trg"
+        } else if self.operation.access() == Access::Signature {
+            // Whoever calls a hook shows no identity: `triggers.rs` says what cannot be told there.
+            "hook"
         } else {
             "ses"
         }
@@ -117,7 +135,7 @@ impl Documented {
 
     fn scope(&self) -> Option<Scope> {
         match self.operation.access() {
-            Access::Public => None,
+            Access::Public | Access::Signature => None,
             Access::Scope(scope) => Some(scope),
         }
     }
@@ -143,6 +161,9 @@ async fn without_an_identity_only_public_operations_answer() {
         operation.check(&answer);
         match operation.operation.access() {
             Access::Public => assert_eq!(answer.status, 200, "{}", operation.path),
+            Access::Signature => {
+                answer.problem("unauthenticated");
+            }
             Access::Scope(_) => {
                 assert_eq!(answer.status, 401, "{}", operation.path);
                 answer.problem("unauthenticated");
@@ -193,9 +214,12 @@ const TABLE: &[&str] = &[
     "createFleet: developer admin owner",
     "createSession: developer admin owner",
     "createTurn: developer admin owner",
+    "createTrigger: developer admin owner",
     "deleteBinding: admin owner",
     "deleteFleet: developer admin owner",
     "deleteSession: developer admin owner",
+    "deleteTrigger: developer admin owner",
+    "fireTrigger: developer admin owner",
     "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
     "getFleet: viewer developer admin owner",
@@ -207,6 +231,8 @@ const TABLE: &[&str] = &[
     "getSessionAudit: viewer developer admin owner audit-only",
     "getSessionResult: viewer developer admin owner",
     "getTurn: viewer developer admin owner",
+    "getTrigger: viewer developer admin owner",
+    "getTriggerRuns: viewer developer admin owner",
     "getWebhookSecret: admin owner",
     "interruptTurn: developer admin owner",
     "listBackends: viewer developer admin owner",
@@ -216,12 +242,15 @@ const TABLE: &[&str] = &[
     "listFleets: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
     "listTurns: viewer developer admin owner",
+    "listTriggers: viewer developer admin owner",
     "retryDelivery: developer admin owner",
     "rotateBinding: admin owner",
+    "rotateTriggerSecret: developer admin owner",
     "rotateWebhookSecret: admin owner",
     "streamFleet: viewer developer admin owner",
     "streamSession: viewer developer admin owner",
     "updateBinding: admin owner",
+    "updateTrigger: developer admin owner",
 ];
 
 #[tokio::test]
@@ -238,7 +267,7 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     callers.push(("audit-only".into(), Some(api.key(api.org, Role::Owner, Some(vec![Scope::AuditRead])).await)));
     let mut table = Vec::new();
     let mut refusals = 0;
-    for operation in documented() {
+    for operation in documented().iter().filter(|operation| operation.operation.access() != Access::Signature) {
         let mut row = format!("{}:", operation.operation.id());
         for (name, key) in &callers {
             // A deletion leaves nothing for the next caller.
@@ -248,7 +277,8 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
                 "whd" => &delivery,
                 _ => &session,
             };
-            let id = binding.as_ref().unwrap_or(own);
+            let trigger = if operation.is_of_triggers() { Some(triggers::created(&api, &owner).await) } else { None };
+            let id = binding.as_ref().or(trigger.as_ref()).unwrap_or(own);
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
@@ -328,7 +358,17 @@ async fn another_orgs_delivery_cannot_be_told_from_one_that_does_not_exist() {
     let ids = [id.as_str(), "nonsense", "whd_", "%FF", "..%2f", "whd_%00"];
     assert_eq!(none_can_be_told(&api, &stranger, "whd", &ids).await, 6);
     assert_eq!(api.get(&stranger, "/v1/webhooks/deliveries").await.json()["items"], serde_json::json!([]));
-    assert_eq!(api.get(&stranger, "/v1/webhooks/secret").await.json()["version"], 0);
+}
+
+#[tokio::test]
+async fn another_orgs_trigger_cannot_be_told_from_one_that_does_not_exist() {
+    let api = Api::start().await;
+    let (owner, stranger) = (api.owner().await, api.key(api.other, Role::Owner, None).await);
+    let id = triggers::created(&api, &owner).await;
+    let ids = [id.as_str(), "nonsense", "trg_", "%FF", "..%2f", "trg_%00"];
+    assert_eq!(none_can_be_told(&api, &stranger, "trg", &ids).await, 6 * 6);
+    assert_eq!(api.get(&owner, &format!("/v1/triggers/{id}")).await.json()["enabled"], true);
+    assert_eq!(api.get(&stranger, "/v1/triggers").await.json()["items"], serde_json::json!([]));
 }
 
 #[tokio::test]

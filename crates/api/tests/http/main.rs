@@ -15,5 +15,6 @@ mod serving;
 mod sessions;
 mod sockets;
 mod streams;
+mod triggers;
 mod turns;
 mod webhooks;

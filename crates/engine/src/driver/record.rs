@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::{Update, UpdateError};
 use tokio_util::sync::CancellationToken;
-use wire::{AuditEvent, AuditType, End, PhaseChange, SessionResult, StreamFrame};
+use wire::{AuditEvent, AuditType, End, PhaseChange, SessionResult, StreamFrame, TriggerId};
 
 use crate::{
     driver::{Driver, supervise::Run},
@@ -145,6 +145,10 @@ impl Driver {
         let events = self.inner.store.tenant(session.org_id).update_session(update).await?;
         if told {
             self.inner.outgoing.notify_one();
+        }
+        if result.is_some() && session.created_by.starts_with(TriggerId::PREFIX) {
+            // A firing may wait for this.
+            self.inner.scheduled.notify_one();
         }
         self.state = state.clone();
         self.session = session;

@@ -96,7 +96,8 @@ impl Member {
         let also = json!({ "fleet": self.seat.fleet, "member": self.seat.index });
         let (session, draft) = self.engine.pending(&self.caller, &prepared, &also);
         let webhook_url = prepared.spec.webhook_url.as_ref().map(|url| url.as_str().to_owned());
-        let new = NewSession { session: session.clone(), idempotency: None, drafts: vec![draft], webhook_url };
+        let new =
+            NewSession { session: session.clone(), idempotency: None, drafts: vec![draft], webhook_url, firing: None };
         // Entered before: whoever finds it in the store finds it here too, to watch it and to end it.
         let live = inner.registry.enter(&session);
         let events = match tenant.create_member(self.seat, new).await {
@@ -239,8 +240,9 @@ fn refused(error: &CreateError) -> NotStarted {
         }
         CreateError::Sealed { binding, .. } => fault(&format!("the secret of {binding} cannot be opened")),
         CreateError::Draining => NotStarted::Left,
-        CreateError::Busy { .. } | CreateError::IdempotencyConflict | CreateError::Store(_) => {
-            fault("it could not be admitted")
-        }
+        CreateError::Busy { .. }
+        | CreateError::IdempotencyConflict
+        | CreateError::NotFired(_)
+        | CreateError::Store(_) => fault("it could not be admitted"),
     }
 }

@@ -13,14 +13,14 @@ use model::audit::{Draft, Head};
 use store::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, CreatedFleet,
     DeliveryFilter, FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession,
-    Seat, SessionFilter, Settlement, Store, StoreError, System, Task, Tenant, TurnFilter, TurnRecord, Update,
-    UpdateError, WebhookSecretRecord,
+    NotFired, Seat, SessionFilter, Settlement, Store, StoreError, System, Task, Tenant, TriggerChange, TriggerError,
+    TriggerFilter, TriggerRecord, TurnFilter, TurnRecord, Unstarted, Update, UpdateError, WebhookSecretRecord,
 };
 use tokio::sync::Notify;
 use wire::{
     AuditEvent, AuditType, BindingId, BindingPage, DeliveryId, DeliveryPage, Fleet, FleetId, FleetMemberPage,
-    FleetPage, FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, Turn,
-    TurnPage, WebhookDelivery,
+    FleetPage, FleetResultPage, KeyId, OrgId, Session, SessionId, SessionPage, SessionResult, Timestamp, TriggerId,
+    TriggerPage, TriggerRun, Turn, TurnPage, WebhookDelivery,
 };
 
 /// What becomes of a write.
@@ -280,5 +280,25 @@ impl Tenant for FaultyTenant {
 
     async fn fleet_binding_calls(&self, id: FleetId) -> Result<u64, StoreError> {
         self.tenant.fleet_binding_calls(id).await
+    }
+
+    async fn change_trigger(&self, change: TriggerChange) -> Result<(), TriggerError> {
+        self.tenant.change_trigger(change).await
+    }
+
+    async fn triggers(&self, filter: TriggerFilter) -> Result<TriggerPage, StoreError> {
+        self.tenant.triggers(filter).await
+    }
+
+    async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {
+        self.tenant.trigger(id).await
+    }
+
+    async fn trigger_runs(&self, id: TriggerId, limit: u32) -> Result<Vec<TriggerRun>, StoreError> {
+        self.tenant.trigger_runs(id, limit).await
+    }
+
+    async fn record_firing(&self, unstarted: Unstarted) -> Result<TriggerRun, NotFired> {
+        self.tenant.record_firing(unstarted).await
     }
 }

@@ -1,6 +1,6 @@
 //! Webhooks on a clock that the tests move: receivers that are down, hang, redirect, are gone; what is told of it.
 
-mod receiver;
+pub(super) mod receiver;
 
 use std::time::Duration;
 
@@ -69,6 +69,7 @@ async fn what_fails_for_a_day_is_given_up_and_told() {
         let trail = place.trail(session.id).await;
         assert_eq!(trail.last().map(|event| event.kind), Some(AuditType::WebhookFailed));
         assert!(trail.last().unwrap().data["reason"].as_str().unwrap().contains(told));
+        tokio::time::resume();
     }
 }
 

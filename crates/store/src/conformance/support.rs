@@ -14,7 +14,7 @@ use uuid::Uuid;
 use wire::{
     AuditEvent, AuditType, Binding, BindingId, BindingKind, BindingSpec, BindingUpstream, DeliveryId, Egress,
     Enforcement, ExecMode, Isolation, JsonText, KeyId, Language, LimitsView, OrgId, Outcome, Phase, Role, Session,
-    SessionId, SessionResult, Timestamp, Usage, WebhookEventType,
+    SessionId, SessionResult, Timestamp, TriggerId, Usage, WebhookEventType,
 };
 
 use crate::{
@@ -52,6 +52,11 @@ pub fn key_id() -> KeyId {
 /// A new binding id.
 pub fn binding_id() -> BindingId {
     BindingId::from_uuid(uuid())
+}
+
+/// A new trigger id.
+pub fn trigger_id() -> TriggerId {
+    TriggerId::from_uuid(uuid())
 }
 
 /// The moment of everything that happens here.
@@ -174,7 +179,7 @@ pub fn session(org: OrgId) -> Session {
 /// The creation of a session, with one audit event.
 pub fn new(session: &Session) -> NewSession {
     let drafts = vec![draft(AuditType::SessionCreated, session.id)];
-    NewSession { session: session.clone(), idempotency: None, drafts, webhook_url: None }
+    NewSession { session: session.clone(), idempotency: None, drafts, webhook_url: None, firing: None }
 }
 
 /// The session in another phase, with the audit event that goes with it.

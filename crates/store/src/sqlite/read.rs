@@ -3,6 +3,7 @@
 pub(super) mod bindings;
 mod cursor;
 pub(super) mod fleets;
+pub(super) mod triggers;
 pub(super) mod turns;
 pub(super) mod webhooks;
 

@@ -17,15 +17,15 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use wire::{AuditEvent, KeyId, OrgId, Timestamp};
+use wire::{AuditEvent, KeyId, OrgId, Timestamp, TriggerRun};
 
 pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
     BindingChange, BindingError, Claim, Claimed, CreateError, Created, CreatedFleet, FleetChange, KeyRecord,
-    MemberError, NewFleet, NewSession, Org, Seat, StoreError, TurnRecord, Update, UpdateError, WebhookSecretRecord,
-    error::is_busy,
+    MemberError, NewFleet, NewSession, NotFired, Org, Seat, StoreError, TriggerChange, TriggerError, TurnRecord,
+    Unstarted, Update, UpdateError, WebhookSecretRecord, error::is_busy,
 };
 
 /// Operations that wait for the writer; more wait to be queued.
@@ -96,6 +96,16 @@ pub(super) enum Operation {
         org: OrgId,
         change: Box<DeliveryChange>,
         reply: Reply<Result<bool, StoreError>>,
+    },
+    Trigger {
+        org: OrgId,
+        change: Box<TriggerChange>,
+        reply: Reply<Result<(), TriggerError>>,
+    },
+    Unstarted {
+        org: OrgId,
+        unstarted: Box<Unstarted>,
+        reply: Reply<Result<TriggerRun, NotFired>>,
     },
     WebhookSecret {
         org: OrgId,
@@ -247,6 +257,7 @@ impl Operation {
             (Self::Create { reply, .. }, Outcome::Created(made)) => Box::new(move || {
                 let _ = reply.send(made.map_err(|refused| match refused {
                     Refused::IdempotencyConflict => CreateError::IdempotencyConflict,
+                    Refused::NotFired(refused) => CreateError::NotFired(refused),
                     other @ (Refused::UnknownOrg
                     | Refused::NotLive
                     | Refused::Foreign
@@ -282,6 +293,12 @@ impl Operation {
             (Self::Fleet { reply, .. }, Outcome::FleetChanged(changed)) => Box::new(move || {
                 let _ = reply.send(changed);
             }),
+            (Self::Trigger { reply, .. }, Outcome::Trigger(changed)) => Box::new(move || {
+                let _ = reply.send(changed);
+            }),
+            (Self::Unstarted { reply, .. }, Outcome::Run(run)) => Box::new(move || {
+                let _ = reply.send(run);
+            }),
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
             }),
@@ -311,6 +328,8 @@ impl Operation {
                 | Self::ForgetIdempotency { .. }
                 | Self::ClaimDeliveries { .. }
                 | Self::Delivery { .. }
+                | Self::Trigger { .. }
+                | Self::Unstarted { .. }
                 | Self::WebhookSecret { .. },
                 Outcome::Created(_)
                 | Outcome::Events(_)
@@ -323,7 +342,9 @@ impl Operation {
                 | Outcome::Org(_)
                 | Outcome::Count(_)
                 | Outcome::Claimed(_)
-                | Outcome::Changed(_),
+                | Outcome::Changed(_)
+                | Outcome::Trigger(_)
+                | Outcome::Run(_),
             ) => unreachable!("`carry_out` gives each operation its own kind of outcome"),
         }
     }
@@ -344,6 +365,8 @@ impl Operation {
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
             Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),
+            Self::Trigger { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Unstarted { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. } => drop(reply.send(Err(error))),
         }
     }

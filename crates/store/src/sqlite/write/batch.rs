@@ -2,6 +2,7 @@
 
 mod bindings;
 mod fleets;
+mod triggers;
 mod turns;
 mod webhooks;
 
@@ -9,13 +10,13 @@ use std::collections::HashMap;
 
 use model::audit::{Draft, Head, Unsealable, canonical_event};
 use sqlx::{Row as _, SqliteConnection};
-use wire::{AuditEvent, KeyId, OrgId, Phase, SessionId, Timestamp};
+use wire::{AuditEvent, FiringOutcome, KeyId, OrgId, Phase, SessionId, Timestamp, TriggerRun};
 
 pub(crate) use self::webhooks::DeliveryChange;
 use super::Operation;
 use crate::{
-    BindingError, Claimed, CreateError, Created, CreatedFleet, KeyRecord, MemberError, NewSession, Org, StoreError,
-    Update, UpdateError,
+    BindingError, Claimed, CreateError, Created, CreatedFleet, KeyRecord, MemberError, NewSession, NotFired, Org,
+    StoreError, TriggerError, Update, UpdateError,
     sqlite::{read, row},
 };
 
@@ -33,6 +34,8 @@ pub(super) enum Outcome {
     Count(u64),
     Claimed(Vec<Claimed>),
     Changed(Result<bool, Refused>),
+    Trigger(Result<(), TriggerError>),
+    Run(Result<TriggerRun, NotFired>),
 }
 
 /// Why an operation was not carried out, though the database is well.
@@ -44,6 +47,7 @@ pub(super) enum Refused {
     Taken(String),
     Unsealable(Unsealable),
     Corrupt(serde_json::Error),
+    NotFired(NotFired),
 }
 
 pub(super) struct Batch<'c> {
@@ -86,6 +90,8 @@ impl<'c> Batch<'c> {
             }
             Operation::ClaimDeliveries { claim, .. } => Outcome::Claimed(self.claim(claim).await?),
             Operation::Delivery { org, change, .. } => Outcome::Changed(self.delivery(*org, change).await?),
+            Operation::Trigger { org, change, .. } => Outcome::Trigger(self.trigger(*org, change).await?),
+            Operation::Unstarted { org, unstarted, .. } => Outcome::Run(self.unstarted(*org, unstarted).await?),
             Operation::WebhookSecret { org, record, drafts, .. } => {
                 Outcome::Changed(self.webhook_secret(*org, record, drafts).await?)
             }
@@ -119,6 +125,11 @@ impl<'c> Batch<'c> {
             let session = serde_json::from_str(&earlier.try_get::<String, _>(0)?);
             return Ok(session.map(|session| Created::Existing(Box::new(session))).map_err(Refused::Corrupt));
         }
+        if let Some(firing) = &new.firing
+            && let Err(refused) = self.may_fire(org, firing).await?
+        {
+            return Ok(Err(Refused::NotFired(refused)));
+        }
         let inserted = sqlx::query(
             "INSERT INTO sessions (org_id, id, phase, body, webhook_url) VALUES (?, ?, ?, ?, ?) \
              ON CONFLICT (org_id, id) DO NOTHING",
@@ -142,6 +153,9 @@ impl<'c> Batch<'c> {
                 .bind(new.session.created_at.as_millis())
                 .execute(&mut *self.connection)
                 .await?;
+        }
+        if let Some(firing) = &new.firing {
+            self.fire(org, firing, FiringOutcome::Started, (Some(new.session.id), None, None)).await?;
         }
         Ok(Ok(Created::New(self.seal(org, &new.drafts))))
     }
@@ -319,6 +333,7 @@ impl Refused {
             | Self::Foreign
             | Self::Taken(_)
             | Self::Unsealable(_)
+            | Self::NotFired(_)
             | Self::Corrupt(_)) => other.store().into(),
         }
     }
@@ -326,6 +341,8 @@ impl Refused {
     pub(super) fn store(self) -> StoreError {
         match self {
             Self::UnknownOrg | Self::IdempotencyConflict | Self::NotLive => StoreError::UnknownOrg,
+            Self::NotFired(NotFired::Store(error)) => error,
+            Self::NotFired(NotFired::Gone | NotFired::Taken | NotFired::Overlaps) => StoreError::UnknownOrg,
             Self::Foreign => StoreError::ForeignRecord,
             Self::Taken(id) => StoreError::Taken(id),
             Self::Unsealable(why) => why.into(),
