@@ -21,6 +21,8 @@ pub(crate) enum Patience {
     Ordinary,
     /// The deployment's limit on top of the longest wait that a caller may ask for.
     LongPoll,
+    /// As long as its body takes, whose pace is bounded where it is read; and the deployment's limit for the rest.
+    Upload,
 }
 
 macro_rules! operations {
@@ -89,6 +91,15 @@ operations! {
     StreamSession = "streamSession", READ, Ordinary, [NotFound];
     /// `GET /v1/sessions/{id}/audit`
     GetSessionAudit = "getSessionAudit", AUDIT, Ordinary, [NotFound];
+    /// `GET /v1/sessions/{id}/files`
+    ListFiles = "listFiles", READ, Ordinary, [NotFound, WrongState, NotAFile];
+    /// `GET /v1/sessions/{id}/files/{path}`
+    ReadFile = "readFile", READ, Ordinary, [NotFound, WrongState, NotAFile, DiskExceeded, RangeNotSatisfiable, Busy];
+    /// `PUT /v1/sessions/{id}/files/{path}`
+    WriteFile = "writeFile", WRITE, Upload,
+        [DigestMismatch, NotFound, WrongState, NotAFile, DiskExceeded, UnsupportedMediaType, Busy];
+    /// `DELETE /v1/sessions/{id}/files/{path}`
+    DeleteFile = "deleteFile", WRITE, Ordinary, [NotFound, WrongState, NotAFile];
     /// `POST /v1/bindings`
     CreateBinding = "createBinding", BINDINGS_WRITE, Ordinary,
         [MalformedJson, Conflict, BodyTooLarge, UnsupportedMediaType];

@@ -1,6 +1,7 @@
 //! Examples in the document, made of the contract's own types so that they cannot fall behind it.
 
 mod bindings;
+mod files;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,10 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::GetSessionResult
         | Operation::StreamSession
         | Operation::GetSessionAudit
+        | Operation::ListFiles
+        | Operation::ReadFile
+        | Operation::WriteFile
+        | Operation::DeleteFile
         | Operation::ListBindings
         | Operation::GetBinding
         | Operation::DeleteBinding => None,
@@ -64,7 +69,9 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
                 reachable: true,
             }],
         }),
-        Operation::GetOpenApi | Operation::GetDocs => return None,
+        Operation::GetOpenApi | Operation::GetDocs | Operation::ReadFile | Operation::DeleteFile => return None,
+        Operation::ListFiles => value(&files::page()),
+        Operation::WriteFile => value(&files::stored()),
         Operation::ListBackends => value(&BackendPage {
             items: vec![BackendView {
                 name: "gvisor".into(),

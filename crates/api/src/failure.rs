@@ -2,6 +2,8 @@
 //!
 //! Handlers and layers return a [`Failure`]; [`crate::front`] writes it out, since only it knows the request's id.
 
+mod files;
+
 use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{

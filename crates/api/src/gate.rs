@@ -23,6 +23,9 @@ use crate::{
     state::App,
 };
 
+/// The longest that a body may take whose pace is bounded where it is read.
+const MAX_UPLOAD: Duration = Duration::from_hours(6);
+
 /// The gate of one operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
@@ -51,6 +54,7 @@ impl Gate {
         match self.operation.patience() {
             Patience::Ordinary => ordinary,
             Patience::LongPoll => ordinary.saturating_add(MAX_WAIT),
+            Patience::Upload => ordinary.saturating_add(MAX_UPLOAD),
         }
     }
 

@@ -41,6 +41,7 @@ const SCHEME: &str = "apiKey";
     servers((url = "/", description = "This server.")),
     tags(
         (name = "sessions", description = "One workload each, its policy, its life."),
+        (name = "files", description = "The working directory of a session that runs."),
         (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
         (name = "audit", description = "What happened, hash-chained."),
         (name = "backends", description = "What makes sandboxes, and what it enforces."),
@@ -180,6 +181,9 @@ fn example(operation: Operation, documented: &mut Documented) {
 
 /// Repairs what the schemas' derives cannot say.
 pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
+    // The router's word for a parameter that may have slashes; the document has none.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     let components = document.components.get_or_insert_with(Components::default);
     for codes in Operation::ALL.iter().flat_map(|operation| by_status(*operation).into_values()) {
         components.responses.insert(name(&codes), RefOr::T(problem(&codes)));

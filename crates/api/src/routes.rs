@@ -3,6 +3,7 @@
 pub(crate) mod backends;
 pub(crate) mod bindings;
 pub(crate) mod docs;
+pub(crate) mod files;
 pub(crate) mod health;
 pub(crate) mod openapi;
 pub(crate) mod readiness;

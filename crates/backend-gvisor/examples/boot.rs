@@ -34,6 +34,7 @@ fn start() -> Start {
         output_bytes: 1 << 20,
         disk_bytes: 1 << 30,
         entrypoint: None,
+        stays: false,
     }
 }
 

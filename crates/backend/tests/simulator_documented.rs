@@ -115,6 +115,7 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
         output_bytes: LIMITS.output_bytes,
         disk_bytes: LIMITS.disk_bytes,
         entrypoint: None,
+        stays: false,
     };
     let began = Instant::now();
     let file =

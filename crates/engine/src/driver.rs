@@ -17,6 +17,8 @@ mod record;
 mod services;
 mod supervise;
 
+pub(crate) use record::Backoff;
+
 use std::{sync::Arc, time::Duration};
 
 use backend::{SandboxId, SandboxSpec, SessionBackend, Shape};

@@ -17,6 +17,7 @@ mod config;
 mod create;
 mod driver;
 mod error;
+mod files;
 mod hub;
 mod live;
 mod output;
@@ -31,7 +32,7 @@ use std::{sync::Arc, time::Duration};
 use backend::SessionBackend;
 use model::access::Caller;
 use store::Store;
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use auth::{IssuedKey, KeySummary, Keys, Pepper};
@@ -40,9 +41,10 @@ pub use clock::{Clock, Ids};
 pub use config::{Config, Profile};
 pub use create::CreateRequest;
 pub use error::{
-    AuthError, BindingError, BoundError, CancelError, CreateError, KeyError, ListError, ReadError, ResultError,
-    ShutdownError, StartError,
+    AuthError, BindingError, BoundError, CancelError, CreateError, FileError, KeyError, ListError, ReadError,
+    ResultError, ShutdownError, StartError,
 };
+pub use files::{Digest, Download, FileFilter, Upload};
 pub use hub::{Frame, FrameStream, MAX_SEQ};
 pub use store::{BindingFilter, SessionFilter, StoreError};
 pub use vault::{UnsealError, Vault};
@@ -69,6 +71,8 @@ pub(crate) struct Inner {
     slots: Slots,
     registry: Registry,
     reaper: reaper::Reaper,
+    /// Files on their way in or out.
+    transfers: Arc<Semaphore>,
     drivers: TaskTracker,
     /// Cancelled when nothing new may be admitted.
     draining: CancellationToken,
@@ -108,6 +112,7 @@ impl Engine {
             slots: Slots::new(config.max_concurrency, config.max_queue),
             registry: Registry::new(config.replay_bytes),
             reaper: reaper::Reaper::default(),
+            transfers: Arc::new(Semaphore::new(files::MAX_TRANSFERS)),
             config,
             store: parts.store,
             backends: parts.backends,

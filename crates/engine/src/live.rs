@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::watch;
 use wire::{OrgId, Session, SessionId, SessionResult};
 
-use crate::hub::{Hub, ReplayBudget};
+use crate::{
+    files::Desk,
+    hub::{Hub, ReplayBudget},
+};
 
 /// Finished sessions kept for late readers, whatever their output.
 const KEPT: usize = 1000;
@@ -28,6 +31,8 @@ pub(crate) struct Live {
     pub(crate) progress: watch::Sender<Progress>,
     /// Who asked for its end.
     pub(crate) cancelled_by: watch::Sender<Option<String>>,
+    /// Where its files are asked for.
+    pub(crate) desk: Arc<Desk>,
 }
 
 impl Live {
@@ -81,6 +86,7 @@ impl Registry {
             org: session.org_id,
             hub: Arc::new(Hub::new(Arc::clone(&self.budget))),
             cancelled_by: watch::Sender::new(None),
+            desk: Arc::new(Desk::new()),
             progress: watch::Sender::new(Progress { session: Arc::new(session.clone()), result: None }),
         });
         self.held().sessions.insert(session.id, Arc::clone(&live));

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{FileCall, FileReply};
+
 /// Version of this protocol. Both sides refuse another one: host and runner ship in the same binary.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Largest chunk of output that the runner puts into one frame.
 pub const OUTPUT_CHUNK_BYTES: usize = 32 * 1024;
@@ -57,6 +59,9 @@ pub struct Start {
     pub disk_bytes: u64,
     /// The file that the program is, below the working directory and put there before; none when it is text alone.
     pub entrypoint: Option<String>,
+    /// Whether the runner stays when its program has ended, until the host closes the pipe: for files that the host still
+    /// wants.
+    pub stays: bool,
 }
 
 /// A part of something that is put below the working directory before the program starts. It belongs to the workload.
@@ -96,6 +101,10 @@ pub enum HostFrame {
     Start(Box<Start>),
     /// A part of a file. Only before the start; the start's confirmation says that all of them are there.
     Put(Put),
+    /// Something to be done with files. Only behind the start.
+    File(FileCall),
+    /// End the program and everything that it started. Only behind the start; [`GuestFrame::Exited`] follows.
+    Stop,
 }
 
 /// Which of the workload's pipes.
@@ -188,6 +197,8 @@ pub enum GuestFrame {
         /// For people: which file, and what the system said. At most [`MAX_FAULT_BYTES`].
         message: String,
     },
+    /// The answer to a call, also behind [`GuestFrame::Exited`] where the runner stays.
+    File(FileReply),
 }
 
 /// Why a file could not be put.

@@ -135,6 +135,7 @@ mod tests {
             output_bytes: 1,
             disk_bytes: 1,
             entrypoint: Some("src/app.py".into()),
+            stays: false,
         }
     }
 

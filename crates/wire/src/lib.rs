@@ -8,6 +8,7 @@ mod access;
 mod audit;
 mod backend;
 mod binding;
+mod file;
 mod frame;
 mod id;
 mod json;
@@ -24,6 +25,7 @@ pub use binding::{
     Binding, BindingAllow, BindingBudget, BindingKind, BindingPage, BindingSecret, BindingSpec, BindingUpstream,
     CreateBinding, UpdateBinding,
 };
+pub use file::{FileEntry, FileKind, FilePage, StoredFile};
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
 pub use id::{BindingId, IdError, KeyId, OrgId, SessionId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};

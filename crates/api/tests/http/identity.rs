@@ -17,7 +17,7 @@ use store::AuditFilter;
 use wire::{AuditType, Role, Scope};
 
 use crate::{
-    bindings,
+    bindings, files,
     harness::{Answer, Api, Builder, Key, request},
 };
 
@@ -52,6 +52,7 @@ impl Documented {
             Operation::CreateBinding => bindings::body(&bindings::new_name()).to_string().into(),
             Operation::UpdateBinding => r#"{"budget": {"calls": 5}}"#.into(),
             Operation::RotateBinding => r#"{"value": "another secret"}"#.into(),
+            Operation::WriteFile => "content".into(),
             Operation::GetHealth
             | Operation::GetReadiness
             | Operation::GetOpenApi
@@ -63,15 +64,22 @@ impl Documented {
             | Operation::GetSessionResult
             | Operation::StreamSession
             | Operation::GetSessionAudit
+            | Operation::ListFiles
+            | Operation::ReadFile
+            | Operation::DeleteFile
             | Operation::ListBindings
             | Operation::GetBinding
             | Operation::DeleteBinding => Body::empty(),
         };
-        request(self.method.clone(), &self.path.replace("{id}", id), key, body)
+        request(self.method.clone(), &self.path.replace("{id}", id).replace("{path}", "a/file"), key, body)
     }
 
     fn is_of_bindings(&self) -> bool {
         self.path.starts_with("/v1/bindings")
+    }
+
+    fn is_of_files(&self) -> bool {
+        self.path.contains("/files")
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -151,6 +159,7 @@ const TABLE: &[&str] = &[
     "createBinding: admin owner",
     "createSession: developer admin owner",
     "deleteBinding: admin owner",
+    "deleteFile: developer admin owner",
     "deleteSession: developer admin owner",
     "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
@@ -162,10 +171,13 @@ const TABLE: &[&str] = &[
     "getSessionResult: viewer developer admin owner",
     "listBackends: viewer developer admin owner",
     "listBindings: viewer developer admin owner",
+    "listFiles: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
+    "readFile: viewer developer admin owner",
     "rotateBinding: admin owner",
     "streamSession: viewer developer admin owner",
     "updateBinding: admin owner",
+    "writeFile: developer admin owner",
 ];
 
 #[tokio::test]
@@ -173,6 +185,7 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
     let api = Api::start().await;
     let owner = api.owner().await;
     let id = api.ended_session(&owner, &["exit 0"]).await;
+    let running = api.running_session(&owner, &["sleep 1h"]).await;
     let mut callers = vec![("nobody".to_owned(), None)];
     for role in Role::ALL {
         callers.push((role.to_string(), Some(api.key(api.org, role, None).await)));
@@ -185,11 +198,15 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
         for (name, key) in &callers {
             // A deletion leaves nothing for the next caller.
             let binding = if operation.is_of_bindings() { Some(bindings::created(&api, &owner).await) } else { None };
-            let id = binding.as_ref().unwrap_or(&id);
+            if operation.is_of_files() {
+                files::put(&api, &owner, &running, "a/file", "content").await;
+            }
+            let of_session = if operation.is_of_files() { &running } else { &id };
+            let id = binding.as_ref().unwrap_or(of_session);
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
-                200 | 201 => {
+                200 | 201 | 204 => {
                     row.push(' ');
                     row.push_str(name);
                 }
@@ -232,7 +249,7 @@ async fn another_orgs_session_cannot_be_told_from_one_that_does_not_exist() {
     let finished = api.ended_session(&owner, &["exit 0"]).await;
     let running = api.session(&owner, &["sleep 1h"]).await;
     let ids = [finished.as_str(), running.as_str(), "nonsense", "ses_", "%FF", "..%2f", "ses_%00"];
-    assert_eq!(none_can_be_told(&api, &stranger, "ses", &ids).await, 5 * 7);
+    assert_eq!(none_can_be_told(&api, &stranger, "ses", &ids).await, 9 * 7);
     let still = api.get(&owner, &format!("/v1/sessions/{running}")).await.json();
     assert_eq!(still["outcome"], Value::Null, "{still}");
     assert_eq!(api.get(&stranger, "/v1/sessions").await.json()["items"], serde_json::json!([]));

@@ -7,6 +7,7 @@ mod bad_input;
 mod bindings;
 mod browsers;
 mod faults;
+mod files;
 mod harness;
 mod identity;
 mod public;

@@ -151,6 +151,7 @@ impl Host {
             output_bytes: program.limits.output_bytes,
             disk_bytes: program.limits.disk_bytes,
             entrypoint: None,
+            stays: false,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         Running { id: sandbox.id, _sender: sender, receiver, gateway: sandbox.gateway }

@@ -77,7 +77,7 @@ pub(super) struct Running {
     pub(super) id: SandboxId,
     pub(super) session_id: String,
     /// Dropping it closes the pipe, which ends the sandbox.
-    _sender: Sender,
+    pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) seen: Seen,
     context: Context,
@@ -89,6 +89,8 @@ pub(super) struct Given<'a> {
     pub(super) args: &'a [&'a str],
     pub(super) env: &'a [(&'a str, &'a str)],
     pub(super) files: &'a [Put],
+    /// Whether the runner stays when it has ended.
+    pub(super) stays: bool,
 }
 
 /// What has come out of a sandbox.
@@ -146,6 +148,7 @@ impl Context {
             output_bytes: limits.output_bytes,
             disk_bytes: limits.disk_bytes,
             entrypoint: None,
+            stays: given.stays,
         };
         let puts = given.files.iter().cloned().map(HostFrame::Put);
         for frame in puts.chain([HostFrame::Start(Box::new(start))]) {
@@ -157,7 +160,7 @@ impl Context {
             }
         }
         let context = self.clone();
-        Ok(Running { id: sandbox.id, session_id, _sender: sender, receiver, seen: Seen::default(), context })
+        Ok(Running { id: sandbox.id, session_id, sender, receiver, seen: Seen::default(), context })
     }
 
     /// Runs a program to its end and removes its sandbox.
@@ -257,6 +260,8 @@ impl Seen {
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit),
             GuestFrame::Fault { message } => self.fault = Some(message),
             GuestFrame::NotPut { reason, .. } => self.not_put = Some(reason),
+            // A case that asks for files takes the answers itself.
+            GuestFrame::File(_) => {}
             // The channel lets none through after the handshake.
             GuestFrame::Hello { .. } => {}
         }

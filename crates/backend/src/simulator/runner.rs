@@ -1,6 +1,10 @@
 //! The model runner: speaks the real protocol over an in-memory pipe, and plays a [`Program`] instead of running one.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use model::{Language, gateway::ToGateway};
 use protocol::{
@@ -13,6 +17,7 @@ use tokio::{
 };
 
 use super::{
+    clerk::{Clerk, Heard, lock},
     digest,
     files::Files,
     gateway::{ModelGateway, Tried},
@@ -86,7 +91,15 @@ impl Runner {
 
         let (mut gateway, mut told) = self.sandbox.take_gateway().unzip();
         let program = Program::read(&start.code, self.language, gateway.is_some());
-        let mut unexpected = [0; 16];
+        let stays = start.stays;
+        let files = Mutex::new(files);
+        let mut clerk = Clerk {
+            from_host: &mut self.from_host,
+            to_host: self.outbox.pipe(),
+            files: &files,
+            sandbox: &self.sandbox,
+            decoder: Decoder::new(),
+        };
         let mut play = Play {
             outbox: &mut self.outbox,
             sandbox: &self.sandbox,
@@ -99,19 +112,30 @@ impl Runner {
             results: 0,
             last_result: None,
         };
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            read = self.from_host.read(&mut unexpected) => match read {
-                Ok(0) | Err(_) => Err(Stop::Gone),
-                Ok(_) => {
+            heard = clerk.listen() => match heard {
+                Heard::Gone => return Err(Stop::Gone),
+                Heard::Stop => true,
+                Heard::Unexpected => {
                     drop(play);
-                    fault(&mut self.outbox, "the host started a second program".to_owned()).await
+                    return fault(&mut self.outbox, "the host started a second program".to_owned()).await;
                 }
             },
             // Rotations are taken, and change nothing that is modelled.
             () = swallow(told.as_mut()) => unreachable!("it never ends"),
-            stop = play.run(&program) => stop,
+            ended = play.run(&program) => ended.map(|()| false)?,
+        };
+        drop(play);
+        if stopped {
+            let exit = Exit::Signal(9);
+            self.outbox.say(&GuestFrame::Exited { session_id: start.session_id, exit }).await?;
+            self.outbox.flush().await?;
         }
+        if stays {
+            while clerk.listen().await == Heard::Stop {}
+        }
+        Err(Stop::Gone)
     }
 
     /// Takes files until the start comes.
@@ -131,6 +155,9 @@ impl Runner {
                         Err((reason, message)) => match self.not_put(reason, message).await? {},
                     },
                     Ok(Some(HostFrame::Put(put))) => self.put(files, put).await?,
+                    Ok(Some(HostFrame::File(_) | HostFrame::Stop)) => {
+                        match fault(&mut self.outbox, "from the host: too early".to_owned()).await? {}
+                    }
                     Ok(None) => break,
                     Err(error) => match fault(&mut self.outbox, format!("from the host: {error}")).await? {},
                 }
@@ -176,7 +203,7 @@ struct Play<'a> {
     language: Language,
     start: &'a Start,
     gateway: Option<&'a mut ModelGateway>,
-    files: &'a Files,
+    files: &'a Mutex<Files>,
     started: bool,
     processes: u32,
     results: u32,
@@ -184,7 +211,7 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    async fn run(&mut self, program: &Program) -> Result<Infallible, Stop> {
+    async fn run(&mut self, program: &Program) -> Result<(), Stop> {
         let exit = self.play(program).await?;
         self.confirm().await?;
         if let Some(json) = self.last_result.take() {
@@ -195,8 +222,7 @@ impl Play<'_> {
             gateway.finish().await;
         }
         self.outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
-        self.outbox.flush().await?;
-        Err(Stop::Gone)
+        self.outbox.flush().await
     }
 
     /// Says that the program runs. Done as late as possible: a misbehaviour that comes first comes before that.
@@ -255,14 +281,22 @@ impl Play<'_> {
             Instruction::Read(path) => {
                 self.outbox.output(Stream::Stdout, inside::read(path).as_bytes()).await?;
             }
-            Instruction::Cat(path) => match self.files.read(path) {
-                Some(content) => self.outbox.output(Stream::Stdout, content).await?,
+            Instruction::Save { path, data, append } => {
+                self.within(self.sandbox.fill(data.len() as u64)).await?;
+                lock(self.files).write(path, data, *append);
+            }
+            Instruction::Cat(path) => match self.content(path) {
+                Some(content) => self.outbox.output(Stream::Stdout, &content).await?,
                 None => return self.raise(&format!("FileNotFoundError: {path}"), 1).await,
             },
             Instruction::Hang => self.outbox.hang().await?,
             Instruction::Frame(misbehaviour) => self.misbehave(*misbehaviour).await?,
         }
         Ok(None)
+    }
+
+    fn content(&self, path: &str) -> Option<Arc<Vec<u8>>> {
+        lock(self.files).read(path)
     }
 
     async fn connect(&mut self, reach: Reach, to: &str) -> Result<(), Stop> {

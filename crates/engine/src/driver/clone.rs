@@ -23,7 +23,7 @@ use model::{
     session::{RepoUrl, Repository},
 };
 use protocol::{
-    Exit, GuestFrame, HostFrame, Start, Stream,
+    Exit, GuestFrame, HostFrame, OrderError, Start, Stream,
     egress::{INTERNAL_DOMAIN, base_url},
 };
 use serde::Deserialize;
@@ -321,6 +321,7 @@ impl Driver {
             output_bytes: most_bytes.saturating_add(FRAMING_BYTES),
             disk_bytes: limits.disk_bytes,
             entrypoint: None,
+            stays: false,
         }))
     }
 
@@ -358,6 +359,9 @@ impl Driver {
                 Ok(Some(GuestFrame::Fault { message } | GuestFrame::NotPut { message, .. })) => {
                     tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "clone: runner fault");
                     return Err(CloneError::Lost);
+                }
+                Ok(Some(GuestFrame::File(_))) => {
+                    return Err(ChannelError::from(OrderError::Unasked).into());
                 }
                 Ok(Some(GuestFrame::Hello { .. })) => {
                     unreachable!("the channel's order check lets it through once, before this")

@@ -23,24 +23,24 @@ use crate::{
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// The pauses between tries.
-pub(super) struct Backoff<'a> {
+pub(crate) struct Backoff<'a> {
     deadline: &'a CancellationToken,
     pause: Duration,
 }
 
 impl<'a> Backoff<'a> {
     /// Ends with the server's deadline.
-    pub(super) fn until(deadline: &'a CancellationToken) -> Self {
+    pub(crate) fn until(deadline: &'a CancellationToken) -> Self {
         Self { deadline, pause: STORE_BACKOFF.0 }
     }
 
     /// Whether there is time for another try.
-    pub(super) fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.deadline.is_cancelled()
     }
 
     /// Waits for the next try, at most until the deadline.
-    pub(super) async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::select! {
             () = tokio::time::sleep(self.pause) => {}
             () = self.deadline.cancelled() => {}

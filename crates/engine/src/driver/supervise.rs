@@ -4,7 +4,13 @@
 //! host's accounting says about a limit outweighs what the runner says about an exit, because a program that ran into a
 //! limit often exits by itself a moment later.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use backend::{
     Observation, Sandbox, SandboxId, SandboxLimit, Termination,
@@ -15,7 +21,10 @@ use model::{
     phase::{Event, State, Verdict},
 };
 use protocol::{GuestFrame, GuestLimit, HostFrame, NotPut, Start, Stream};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
 use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
 
 use crate::{
@@ -25,6 +34,7 @@ use crate::{
         inputs::{Inputs, SendError},
         record::{Change, Unrecorded},
     },
+    files::FRAMES,
     output::{Budget, Output, Tails},
     view,
 };
@@ -94,7 +104,7 @@ struct Collected {
     output: Output,
     result: Option<Vec<u8>>,
     /// Whether the program is in the sandbox's hands.
-    handed_over: bool,
+    handed_over: Arc<AtomicBool>,
     /// When the runner confirmed that it runs.
     started: Option<Instant>,
 }
@@ -108,7 +118,7 @@ impl Driver {
         let mut collected = Collected {
             output: Output::new(self.spec.limits.output_bytes),
             result: None,
-            handed_over: false,
+            handed_over: Arc::default(),
             started: None,
         };
 
@@ -116,6 +126,7 @@ impl Driver {
         let handover = Handover { start, inputs: &mut inputs, written: &written };
         let decided = self.watch(&id, handover, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
+        self.live.desk.close();
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
         if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
             if let Err(error) = self.inner.kill(self.backend.as_ref(), &id).await {
@@ -127,7 +138,8 @@ impl Driver {
         }
         if self.state == State::Pending {
             // What uses up a limit runs, whether or not the runner lived to say so.
-            let overran = collected.handed_over && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
+            let overran = collected.handed_over.load(Ordering::Relaxed)
+                && matches!(decided, Decided::Exceeded(_) | Decided::Quota(_));
             let ran = collected.started.is_some() || overran;
             // If it cannot be recorded, neither can the end, which is the one to tell.
             let _ = if ran { self.started(&id, &written).await } else { self.provisioned(&id).await };
@@ -167,13 +179,19 @@ impl Driver {
         egress: &mut Egress,
         collected: &mut Collected,
     ) -> Decided {
-        let backend = std::sync::Arc::clone(&self.backend);
-        let live = std::sync::Arc::clone(&self.live);
+        let (backend, live) = (Arc::clone(&self.backend), Arc::clone(&self.live));
         let deadline = self.inner.deadline.clone();
         let patience = START_PATIENCE + inputs.patience();
+        let (frames, mut outgoing) = mpsc::channel(FRAMES);
+        let handed_over = Arc::clone(&collected.handed_over);
         let sending = async {
             inputs.send(sender).await?;
-            sender.send(&start).await.map_err(SendError::from)
+            sender.send(&start).await?;
+            handed_over.store(true, Ordering::Relaxed);
+            while let Some(frame) = outgoing.recv().await {
+                sender.send(&frame).await?;
+            }
+            Ok(())
         };
         let terminated = backend.wait(id);
         tokio::pin!(sending, terminated);
@@ -220,9 +238,9 @@ impl Driver {
                 result = &mut sending, if !sent => {
                     sent = true;
                     match result {
-                        Ok(()) => collected.handed_over = true,
+                        Ok(()) => {}
                         // The pipe closes when the sandbox dies; why it died comes from `wait`.
-                        Err(SendError::Channel(error)) => self.log_failure("start", &error),
+                        Err(SendError::Channel(error)) => self.log_failure("send", &error),
                         Err(error @ SendError::Spool(_)) => {
                             self.log_failure("start", &error);
                             return Decided::NotPut;
@@ -246,6 +264,7 @@ impl Driver {
                             return Decided::Drained;
                         }
                         drop(guard);
+                        live.desk.open(frames.clone());
                     }
                     Ok(Some(frame)) => if let Some(decided) = self.take(frame, collected) {
                         return decided;
@@ -325,6 +344,7 @@ impl Driver {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "not put");
                 Some(Decided::NotPut)
             }
+            GuestFrame::File(reply) => self.live.desk.answer(reply).err().map(|error| Decided::Violation(error.into())),
             GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {
                 unreachable!("the channel's order check lets each through once, before this")
             }
@@ -357,7 +377,9 @@ impl Driver {
                     | GuestFrame::Exceeded { .. }
                     | GuestFrame::Exited { .. }
                     | GuestFrame::Fault { .. }
-                    | GuestFrame::NotPut { .. },
+                    | GuestFrame::NotPut { .. }
+                    // Whoever asked for it was sent away.
+                    | GuestFrame::File(_),
                 )) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -428,6 +450,7 @@ impl Driver {
             output_bytes: self.spec.limits.output_bytes,
             disk_bytes: self.spec.limits.disk_bytes,
             entrypoint: inputs.entrypoint.clone(),
+            stays: false,
         }))
     }
 }

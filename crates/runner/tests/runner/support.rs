@@ -88,6 +88,7 @@ impl Case {
             output_bytes: 64 << 20,
             disk_bytes: 1 << 30,
             entrypoint: None,
+            stays: false,
         };
         let options = ["--language", language.as_str(), "--workspace", workspace.to_str().expect("text")];
         Self { start, dir, options: options.map(String::from).into(), path: path(), wrapper: vec![] }

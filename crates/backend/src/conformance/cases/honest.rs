@@ -48,7 +48,8 @@ pub(super) async fn a_signal_comes_back(context: Context) -> Checked {
 pub(super) async fn arguments_and_environment_arrive_exactly_and_nothing_else_does(context: Context) -> Checked {
     let args = ["--flag", "", "two words", "zwölf ✓", "line\nbreak", "\"quoted\" 'twice' $HOME `id` \\n", "-c"];
     let env = [("GREETING", "zwölf ✓"), ("EMPTY", ""), ("LINES", "a\nb"), ("EQUALS", "a=b=c"), ("lower", "$HOME `id`")];
-    let running = context.start_with(MIRROR, context.limits(), Given { args: &args, env: &env, files: &[] }).await?;
+    let running =
+        context.start_with(MIRROR, context.limits(), Given { args: &args, env: &env, ..Given::default() }).await?;
     let ended = running.finish().await?;
     ended.exited(0)?;
     let result = ended.result()?;
@@ -90,6 +91,7 @@ pub(super) async fn a_program_for_another_language_is_a_fault(context: Context) 
         output_bytes: limits.output_bytes,
         disk_bytes: limits.disk_bytes,
         entrypoint: None,
+        stays: false,
     };
     sender.send(&HostFrame::Start(Box::new(start))).await?;
     let answer = receiver.next().await?;
