@@ -100,6 +100,10 @@ operations! {
         [DigestMismatch, NotFound, WrongState, NotAFile, DiskExceeded, UnsupportedMediaType, Busy];
     /// `DELETE /v1/sessions/{id}/files/{path}`
     DeleteFile = "deleteFile", WRITE, Ordinary, [NotFound, WrongState, NotAFile];
+    /// `GET /v1/sessions/{id}/artifacts`
+    ListArtifacts = "listArtifacts", READ, Ordinary, [NotFound];
+    /// `GET /v1/sessions/{id}/artifacts/{path}`
+    GetArtifact = "getArtifact", READ, Ordinary, [NotFound, RangeNotSatisfiable];
     /// `POST /v1/bindings`
     CreateBinding = "createBinding", BINDINGS_WRITE, Ordinary,
         [MalformedJson, Conflict, BodyTooLarge, UnsupportedMediaType];

@@ -9,9 +9,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, Egress,
-    Enforcement, ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId,
-    Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
+    ArtifactPage, AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession,
+    Egress, Enforcement, ErrorCode, ExecMode, FieldError, Health, HealthStatus, Isolation, Language, Limits,
+    LimitsView, OrgId, Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage,
+    SessionResult, Timestamp, Usage,
 };
 
 use crate::access::Operation;
@@ -41,6 +42,8 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::ReadFile
         | Operation::WriteFile
         | Operation::DeleteFile
+        | Operation::ListArtifacts
+        | Operation::GetArtifact
         | Operation::ListBindings
         | Operation::GetBinding
         | Operation::DeleteBinding => None,
@@ -69,7 +72,12 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
                 reachable: true,
             }],
         }),
-        Operation::GetOpenApi | Operation::GetDocs | Operation::ReadFile | Operation::DeleteFile => return None,
+        Operation::GetOpenApi
+        | Operation::GetDocs
+        | Operation::ReadFile
+        | Operation::DeleteFile
+        | Operation::GetArtifact => return None,
+        Operation::ListArtifacts => value(&ArtifactPage { items: vec![files::artifact()] }),
         Operation::ListFiles => value(&files::page()),
         Operation::WriteFile => value(&files::stored()),
         Operation::ListBackends => value(&BackendPage {
@@ -215,6 +223,7 @@ fn result() -> SessionResult {
         stderr_truncated: false,
         stderr_tail_offset: 0,
         artifacts: vec![],
+        artifacts_skipped: vec![],
         usage: usage(),
         denials: vec![],
     }

@@ -15,7 +15,7 @@ use crate::{
     front::front,
     gate::{Gate, gate},
     openapi,
-    routes::{backends, bindings, docs, files, health, openapi as document, readiness, sessions},
+    routes::{artifacts, backends, bindings, docs, files, health, openapi as document, readiness, sessions},
     settings::Settings,
     state::App,
 };
@@ -40,6 +40,8 @@ fn all() -> Vec<Route> {
         (Operation::ReadFile, routes!(files::get::read_file)),
         (Operation::WriteFile, routes!(files::put::write_file)),
         (Operation::DeleteFile, routes!(files::delete::delete_file)),
+        (Operation::ListArtifacts, routes!(artifacts::list::list_artifacts)),
+        (Operation::GetArtifact, routes!(artifacts::get::get_artifact)),
         (Operation::CreateBinding, routes!(bindings::create::create_binding)),
         (Operation::ListBindings, routes!(bindings::list::list_bindings)),
         (Operation::GetBinding, routes!(bindings::get::get_binding)),

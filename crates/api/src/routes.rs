@@ -1,5 +1,6 @@
 //! The operations, one file each.
 
+pub(crate) mod artifacts;
 pub(crate) mod backends;
 pub(crate) mod bindings;
 pub(crate) mod docs;

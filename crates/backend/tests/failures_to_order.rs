@@ -45,6 +45,7 @@ async fn started(simulator: &Simulator, code: &str) -> (Sandbox, Start) {
         output_bytes: 1 << 20,
         disk_bytes: 1 << 30,
         entrypoint: None,
+        stays: false,
     };
     (simulator.assign(prepared, &spec()).await.unwrap(), start)
 }

@@ -26,6 +26,7 @@ async fn thousands_of_sessions_are_played_each_to_its_end() {
         output_bytes: 1 << 20,
         disk_bytes: 1 << 30,
         entrypoint: None,
+        stays: false,
     }));
     let began = Instant::now();
     for _ in 0..SESSIONS {

@@ -41,6 +41,10 @@ impl Engine {
             Refusal::Invalid(faults) => CreateError::Invalid(faults),
             Refusal::NotSupported(faults) => CreateError::NotSupported(faults),
         })?;
+        if !spec.artifacts.is_empty() && inner.config.artifacts.is_none() {
+            let fault = FieldError::new("artifacts", "are not kept by this deployment");
+            return Err(CreateError::NotSupported(vec![fault]));
+        }
         let backend = self.backend_for(&spec);
         let capabilities = backend.capabilities();
         let unenforceable = capabilities.unenforceable(&spec);

@@ -258,6 +258,32 @@ pub enum BoundError {
     Store(#[from] StoreError),
 }
 
+/// Why an artifact was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The session does not exist, or belongs to another org.
+    #[error("not found")]
+    NoSession,
+    /// The session left nothing of that path, or it is no longer kept.
+    #[error("no such artifact")]
+    Absent,
+    /// Its content could not be read.
+    #[error("the content of an artifact")]
+    Content(#[from] std::io::Error),
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+impl From<ReadError> for ArtifactError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::NoSession,
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 /// Why a file of a session was not read, written, removed or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {

@@ -21,17 +21,12 @@ use serde_json::{Value, json};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use wire::{AuditType, FieldError, SessionId, StreamFrame};
 
-pub(crate) use desk::{Desk, FRAMES};
+pub(crate) use desk::{CallError, Desk, FRAMES};
 pub use download::Download;
 pub use list::FileFilter;
 pub use upload::{Digest, Upload};
 
-use crate::{
-    Engine, FileError, Inner,
-    driver::Backoff,
-    files::desk::{CallError, Handle},
-    live::Live,
-};
+use crate::{Engine, FileError, Inner, driver::Backoff, files::desk::Handle, live::Live};
 
 /// Files on their way in or out at once, over all sessions. Each holds up to 2 MiB of memory.
 pub(crate) const MAX_TRANSFERS: usize = 32;

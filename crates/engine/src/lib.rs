@@ -8,6 +8,7 @@
 //! reads what it published, or asks it to cancel.
 
 mod admission;
+mod artifacts;
 mod auth;
 mod bindings;
 mod bound;
@@ -35,14 +36,15 @@ use store::Store;
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use artifacts::{ArtifactContent, Depot, Keep};
 pub use auth::{IssuedKey, KeySummary, Keys, Pepper};
 pub use bindings::Rotated;
 pub use clock::{Clock, Ids};
 pub use config::{Config, Profile};
 pub use create::CreateRequest;
 pub use error::{
-    AuthError, BindingError, BoundError, CancelError, CreateError, FileError, KeyError, ListError, ReadError,
-    ResultError, ShutdownError, StartError,
+    ArtifactError, AuthError, BindingError, BoundError, CancelError, CreateError, FileError, KeyError, ListError,
+    ReadError, ResultError, ShutdownError, StartError,
 };
 pub use files::{Digest, Download, FileFilter, Upload};
 pub use hub::{Frame, FrameStream, MAX_SEQ};

@@ -140,7 +140,8 @@ async fn write(
     if drafts.is_empty() {
         return Ok(());
     }
-    let update = Update { session: session.clone(), sandbox: None, result, drafts, outbox: Vec::new() };
+    let update =
+        Update { session: session.clone(), sandbox: None, result, drafts, outbox: Vec::new(), artifacts: Vec::new() };
     match inner.store.tenant(session.org_id).update_session(update).await {
         Ok(_) | Err(UpdateError::NotLive(_)) => Ok(()),
         Err(UpdateError::Store(error)) => Err(error),

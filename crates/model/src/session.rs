@@ -1,5 +1,6 @@
 //! From a request to a session that may be admitted: every fault of the content at once.
 
+mod artifacts;
 mod files;
 mod source;
 
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 
 use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, Language, Source};
 
+pub use artifacts::Glob;
 pub use files::InlineFile;
 pub use source::{NotARepoUrl, RepoUrl, Repository, is_git_directory};
 
@@ -35,6 +37,8 @@ pub struct SessionSpec {
     pub source: Option<Repository>,
     /// What is put into its working directory.
     pub files: Vec<InlineFile>,
+    /// Which of its files are kept when it has ended.
+    pub artifacts: Vec<Glob>,
     /// What it is written in.
     pub language: Language,
     /// One program or turns.
@@ -83,6 +87,7 @@ impl SessionSpec {
         let limits = Limits::decide(&request.limits, maxima, &mut faults);
         check_code(&request, &misread, &mut faults);
         let files = files::decide(request.files, limits.disk_bytes, &mut faults);
+        let artifacts = artifacts::decide(request.artifacts, &mut faults);
         let source = request.source.and_then(|Source::Git(source)| source::decide(source, &mut faults));
         check_args(&request.args, &mut faults);
         check_env(&request.env, &mut faults);
@@ -102,6 +107,7 @@ impl SessionSpec {
             code: request.code.unwrap_or_default(),
             source,
             files,
+            artifacts,
             language: request.language,
             exec_mode: request.exec_mode,
             limits,
@@ -153,7 +159,6 @@ fn not_offered(request: &CreateSession) -> Vec<FieldError> {
     let asked = [
         ("execMode", request.exec_mode == ExecMode::Interactive),
         ("interactive", request.interactive.is_some()),
-        ("artifacts", !request.artifacts.is_empty()),
         ("webhookUrl", request.webhook_url.is_some()),
     ];
     asked
@@ -393,11 +398,11 @@ pub(crate) mod tests {
     #[test]
     fn what_is_not_offered_yet_is_refused_by_name() {
         let refused = decide(&json!({
-            "code": "1", "execMode": "interactive", "artifacts": ["*"], "webhookUrl": "https://example.org"
+            "code": "1", "execMode": "interactive", "webhookUrl": "https://example.org"
         }));
         let Err(Refusal::NotSupported(fields)) = refused else { panic!("{refused:?}") };
         let fields: Vec<_> = fields.into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["execMode", "artifacts", "webhookUrl"]);
+        assert_eq!(fields, ["execMode", "webhookUrl"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!
 //! A case that fails panics.
 
+pub mod artifacts;
 pub mod audit;
 pub mod bindings;
 pub mod closing;
@@ -86,6 +87,10 @@ macro_rules! conformance {
                 a_deleted_binding_is_gone_for_good,
                 bindings_are_listed_by_name_in_pages_without_gaps,
                 a_cursor_of_another_list_of_bindings_is_refused;
+            artifacts:
+                artifacts_are_recorded_with_the_end_and_found_by_path,
+                no_org_reaches_anothers_artifacts,
+                old_artifacts_and_those_over_a_quota_are_told_oldest_first;
             tenancy:
                 no_read_reaches_another_orgs_rows,
                 no_write_reaches_another_orgs_rows;

@@ -21,8 +21,8 @@ use wire::{AuditEvent, BindingId, BindingPage, KeyId, OrgId, Session, SessionId,
 
 pub use error::{BindingError, CreateError, OpenError, StoreError, UpdateError};
 pub use record::{
-    AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, Idempotency, KeyRecord, NewSession, Org,
-    OutboxMessage, SessionFilter, Unfinished, Update,
+    AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, Idempotency, KeptArtifact, KeyRecord,
+    NewSession, Org, OutboxMessage, SessionFilter, Unfinished, Update,
 };
 pub use verify::{VerifyError, verify};
 
@@ -90,6 +90,15 @@ pub trait Tenant: Send + Sync {
     /// The binding of that id, if this org has one.
     async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
 
+    /// The artifacts of a session that are kept, by path.
+    async fn artifacts(&self, session: SessionId) -> Result<Vec<KeptArtifact>, StoreError>;
+
+    /// The artifact of that path, if it is kept.
+    async fn artifact(&self, session: SessionId, path: &str) -> Result<Option<KeptArtifact>, StoreError>;
+
+    /// Forgets a session's artifacts; its result still names them.
+    async fn forget_artifacts(&self, session: SessionId) -> Result<(), StoreError>;
+
     /// The binding of that name, if this org has one.
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError>;
 }
@@ -114,6 +123,17 @@ pub trait System: Send + Sync {
 
     /// Every sealed secret, with its binding: for the look, at the start, at which key they are sealed under.
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError>;
+
+    /// Sessions whose artifacts were kept before that time, and the oldest of each org that has more than so many bytes,
+    /// until it has no more than that. Oldest first; a bounded number.
+    async fn surplus_artifacts(
+        &self,
+        before: wire::Timestamp,
+        quota_bytes: u64,
+    ) -> Result<Vec<(OrgId, SessionId)>, StoreError>;
+
+    /// Whether anything of that session is kept, of whatever org: for the sweep of what nobody knows.
+    async fn has_artifacts(&self, session: SessionId) -> Result<bool, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -2,7 +2,8 @@
 
 use model::audit::Draft;
 use wire::{
-    AuditEvent, Binding, BindingId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult, Timestamp,
+    Artifact, AuditEvent, Binding, BindingId, KeyId, OrgId, Phase, Role, Scope, Session, SessionId, SessionResult,
+    Timestamp,
 };
 
 /// A session to record.
@@ -47,6 +48,17 @@ pub struct Update {
     pub drafts: Vec<Draft>,
     /// Messages to deliver because of the change.
     pub outbox: Vec<OutboxMessage>,
+    /// Files that it left and that are kept, when this is its end. Each has its place in this list as its number.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// A file that a session left and that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptArtifact {
+    /// What it is.
+    pub artifact: Artifact,
+    /// Under which its content is kept, beside the session's id.
+    pub number: u32,
 }
 
 /// Something to be delivered outside of the transaction, at least once.

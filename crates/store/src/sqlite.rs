@@ -28,8 +28,8 @@ use wire::{
 
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, Idempotency,
-    KeyRecord, NewSession, OpenError, Org, SessionFilter, Store, StoreError, System, Tenant, Unfinished, Update,
-    UpdateError,
+    KeptArtifact, KeyRecord, NewSession, OpenError, Org, SessionFilter, Store, StoreError, System, Tenant, Unfinished,
+    Update, UpdateError,
 };
 use write::{Operation, Writer};
 
@@ -40,9 +40,10 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
+    (4, "artifacts", include_str!("../migrations/sqlite/0004_artifacts.sql")),
 ];
 
 /// A database file.
@@ -230,6 +231,19 @@ impl Tenant for SqliteTenant {
         read::bindings::by_id(self.store.readers()?, self.org, id).await
     }
 
+    async fn artifacts(&self, session: SessionId) -> Result<Vec<KeptArtifact>, StoreError> {
+        read::artifacts::of(self.store.readers()?, self.org, session).await
+    }
+
+    async fn artifact(&self, session: SessionId, path: &str) -> Result<Option<KeptArtifact>, StoreError> {
+        read::artifacts::at(self.store.readers()?, self.org, session, path).await
+    }
+
+    async fn forget_artifacts(&self, session: SessionId) -> Result<(), StoreError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::ForgetArtifacts { org, session, reply }).await?.map(drop)
+    }
+
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError> {
         read::bindings::by_name(self.store.readers()?, self.org, name).await
     }
@@ -264,6 +278,18 @@ impl System for SqliteSystem {
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
         read::bindings::sealed(self.store.readers()?).await
+    }
+
+    async fn surplus_artifacts(
+        &self,
+        before: Timestamp,
+        quota_bytes: u64,
+    ) -> Result<Vec<(OrgId, SessionId)>, StoreError> {
+        read::artifacts::surplus(self.store.readers()?, before, quota_bytes).await
+    }
+
+    async fn has_artifacts(&self, session: SessionId) -> Result<bool, StoreError> {
+        read::artifacts::exist(self.store.readers()?, session).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -35,7 +35,7 @@ pub use request::{
     CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,
 };
 pub use session::{
-    Artifact, Denial, Enforcement, ExecMode, FaultCode, KillReason, Language, LimitsView, Outcome, Phase, Session,
-    SessionFault, SessionPage, SessionResult, Usage,
+    Artifact, ArtifactPage, Denial, Enforcement, ExecMode, FaultCode, KillReason, Language, LimitsView, Outcome, Phase,
+    Session, SessionFault, SessionPage, SessionResult, SkippedArtifact, SkippedBecause, Usage,
 };
 pub use time::Timestamp;

@@ -1,6 +1,6 @@
 //! Examples of files.
 
-use wire::{FileEntry, FileKind, FilePage, StoredFile};
+use wire::{Artifact, FileEntry, FileKind, FilePage, StoredFile};
 
 use super::at;
 
@@ -20,6 +20,10 @@ pub(super) fn page() -> FilePage {
         items: vec![entry("out", FileKind::Directory, 60, 0o755), entry("out/greeting.txt", FileKind::File, 6, 0o644)],
         next_cursor: Some("b3V0L2dyZWV0aW5nLnR4dA".into()),
     }
+}
+
+pub(super) fn artifact() -> Artifact {
+    Artifact { path: "out/greeting.txt".into(), size: 6, sha256: SHA256.into() }
 }
 
 pub(super) fn stored() -> StoredFile {

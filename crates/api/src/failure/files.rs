@@ -1,6 +1,6 @@
 //! Refusals of files.
 
-use engine::FileError;
+use engine::{ArtifactError, FileError};
 use wire::{ErrorCode, FieldError};
 
 use super::Failure;
@@ -51,6 +51,19 @@ impl From<FileError> for Failure {
             FileError::Late => Self::new(ErrorCode::Unavailable, "the sandbox did not answer in time"),
             FileError::Failed => Self::new(ErrorCode::Unavailable, "the sandbox could not do it"),
             FileError::Store(cause) => Self::store(cause),
+        }
+    }
+}
+
+impl From<ArtifactError> for Failure {
+    fn from(error: ArtifactError) -> Self {
+        match error {
+            ArtifactError::NoSession => Self::not_found(),
+            ArtifactError::Absent => {
+                Self::new(ErrorCode::NotFound, "the session left no such artifact, or it is no longer kept")
+            }
+            ArtifactError::Content(cause) => Self::internal().caused_by(cause),
+            ArtifactError::Store(cause) => Self::store(cause),
         }
     }
 }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use backend::simulator::Step;
 use http::Method;
 use store::{Org, Store, StoreError, System, Tenant, Unfinished};
-use wire::{BindingId, KeyId, OrgId, Timestamp};
+use wire::{BindingId, KeyId, OrgId, SessionId, Timestamp};
 
 use crate::harness::{Builder, request};
 
@@ -55,6 +55,18 @@ impl System for BrokenSystem {
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
         self.0.sealed().await
+    }
+
+    async fn surplus_artifacts(
+        &self,
+        before: Timestamp,
+        quota_bytes: u64,
+    ) -> Result<Vec<(OrgId, SessionId)>, StoreError> {
+        self.0.surplus_artifacts(before, quota_bytes).await
+    }
+
+    async fn has_artifacts(&self, session: SessionId) -> Result<bool, StoreError> {
+        self.0.has_artifacts(session).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

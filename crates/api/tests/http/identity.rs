@@ -17,7 +17,7 @@ use store::AuditFilter;
 use wire::{AuditType, Role, Scope};
 
 use crate::{
-    bindings, files,
+    artifacts, bindings, files,
     harness::{Answer, Api, Builder, Key, request},
 };
 
@@ -67,6 +67,8 @@ impl Documented {
             | Operation::ListFiles
             | Operation::ReadFile
             | Operation::DeleteFile
+            | Operation::ListArtifacts
+            | Operation::GetArtifact
             | Operation::ListBindings
             | Operation::GetBinding
             | Operation::DeleteBinding => Body::empty(),
@@ -161,6 +163,7 @@ const TABLE: &[&str] = &[
     "deleteBinding: admin owner",
     "deleteFile: developer admin owner",
     "deleteSession: developer admin owner",
+    "getArtifact: viewer developer admin owner",
     "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
     "getHealth: nobody viewer developer admin owner audit-only",
@@ -169,6 +172,7 @@ const TABLE: &[&str] = &[
     "getSession: viewer developer admin owner",
     "getSessionAudit: viewer developer admin owner audit-only",
     "getSessionResult: viewer developer admin owner",
+    "listArtifacts: viewer developer admin owner",
     "listBackends: viewer developer admin owner",
     "listBindings: viewer developer admin owner",
     "listFiles: viewer developer admin owner",
@@ -182,9 +186,12 @@ const TABLE: &[&str] = &[
 
 #[tokio::test]
 async fn every_role_may_do_what_the_table_says_and_nothing_else() {
-    let api = Api::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = Builder::default();
+    builder.config.artifacts = Some(artifacts::keep(&folder));
+    let api = builder.start().await;
     let owner = api.owner().await;
-    let id = api.ended_session(&owner, &["exit 0"]).await;
+    let id = artifacts::left(&api, &owner, "a/file").await;
     let running = api.running_session(&owner, &["sleep 1h"]).await;
     let mut callers = vec![("nobody".to_owned(), None)];
     for role in Role::ALL {
@@ -249,7 +256,7 @@ async fn another_orgs_session_cannot_be_told_from_one_that_does_not_exist() {
     let finished = api.ended_session(&owner, &["exit 0"]).await;
     let running = api.session(&owner, &["sleep 1h"]).await;
     let ids = [finished.as_str(), running.as_str(), "nonsense", "ses_", "%FF", "..%2f", "ses_%00"];
-    assert_eq!(none_can_be_told(&api, &stranger, "ses", &ids).await, 9 * 7);
+    assert_eq!(none_can_be_told(&api, &stranger, "ses", &ids).await, 11 * 7);
     let still = api.get(&owner, &format!("/v1/sessions/{running}")).await.json();
     assert_eq!(still["outcome"], Value::Null, "{still}");
     assert_eq!(api.get(&stranger, "/v1/sessions").await.json()["items"], serde_json::json!([]));

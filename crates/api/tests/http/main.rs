@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod artifacts;
 mod bad_input;
 mod bindings;
 mod browsers;

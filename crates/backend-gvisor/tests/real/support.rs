@@ -278,7 +278,7 @@ impl Seen {
             GuestFrame::Exceeded { limit } => self.exceeded.push(limit),
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit.code()),
             GuestFrame::Fault { message } | GuestFrame::NotPut { message, .. } => self.fault = Some(message),
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {}
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::File(_) => {}
         }
     }
 }

@@ -80,7 +80,7 @@ pub(super) struct Running {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) seen: Seen,
-    context: Context,
+    pub(super) context: Context,
 }
 
 /// What a program gets.
@@ -250,7 +250,7 @@ impl Running {
 }
 
 impl Seen {
-    fn take(&mut self, frame: GuestFrame) {
+    pub(super) fn take(&mut self, frame: GuestFrame) {
         match frame {
             GuestFrame::Started { .. } => self.started = true,
             GuestFrame::Output { stream: Stream::Stdout, data } => self.stdout.extend(data),

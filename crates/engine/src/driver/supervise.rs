@@ -28,8 +28,11 @@ use tokio::{
 use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
 
 use crate::{
+    artifacts::collect::Kept,
     driver::{
-        Driver, drained,
+        Driver,
+        artifacts::Pipe,
+        drained,
         egress::{Egress, End, Heard},
         inputs::{Inputs, SendError},
         record::{Change, Unrecorded},
@@ -56,12 +59,21 @@ pub(super) struct Run {
     pub(super) tails: Tails,
     /// What the session's policy refused.
     pub(super) denials: Vec<Denial>,
+    /// Of its files.
+    pub(super) kept: Kept,
 }
 
 impl Run {
     /// A session that had no sandbox to run in.
     pub(super) fn never(verdict: Verdict) -> Self {
-        Self { verdict, usage: Usage::default(), given: None, tails: Tails::default(), denials: Vec::new() }
+        Self {
+            verdict,
+            usage: Usage::default(),
+            given: None,
+            tails: Tails::default(),
+            denials: Vec::new(),
+            kept: Kept::default(),
+        }
     }
 
     /// Adds what was heard from a gateway before the workload's.
@@ -72,7 +84,7 @@ impl Run {
 }
 
 /// Why the waiting ended.
-enum Decided {
+pub(super) enum Decided {
     /// The runner reported the workload's exit.
     Exited(i32),
     /// One of the backend's own limits.
@@ -97,10 +109,13 @@ struct Handover<'a> {
     inputs: &'a mut Inputs,
     /// The audit events of the files.
     written: &'a [Draft],
+    /// What goes in behind the program, and the way to that.
+    frames: mpsc::Sender<HostFrame>,
+    outgoing: &'a mut mpsc::Receiver<HostFrame>,
 }
 
 /// What has come out of the sandbox so far.
-struct Collected {
+pub(super) struct Collected {
     output: Output,
     result: Option<Vec<u8>>,
     /// Whether the program is in the sandbox's hands.
@@ -123,9 +138,19 @@ impl Driver {
         };
 
         let written = inputs.drafts(self.session.id, self.inner.clock.now());
-        let handover = Handover { start, inputs: &mut inputs, written: &written };
+        let (frames, mut outgoing) = mpsc::channel(FRAMES);
+        let handover = Handover { start, inputs: &mut inputs, written: &written, frames, outgoing: &mut outgoing };
         let decided = self.watch(&id, handover, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
+        self.live.desk.end_public();
+        let mut kept = Kept::default();
+        let mut observation = None;
+        if self.wants_artifacts() && collected.started.is_some() {
+            // What collecting costs is not the program's doing.
+            observation = Some(self.observed(&id).await);
+            let pipe = Pipe { sender: &mut sender, receiver: &mut receiver, outgoing: &mut outgoing };
+            kept = self.collect(&decided, pipe, &mut collected).await;
+        }
         self.live.desk.close();
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
         if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
@@ -148,10 +173,10 @@ impl Driver {
             self.live.hub.publish(&frame(stream, chunk));
         }
 
-        let observation = self.inner.observe(self.backend.as_ref(), &id).await.unwrap_or_else(|error| {
-            self.log_failure("observe", &error);
-            Observation::default()
-        });
+        let observation = match observation {
+            Some(observation) => observation,
+            None => self.observed(&id).await,
+        };
         let heard = egress.close(self.session.id).await;
         let given = self.parse_result(&mut collected);
         let wall = collected.started.map_or(Duration::ZERO, |started| ended.saturating_duration_since(started));
@@ -166,14 +191,22 @@ impl Driver {
             denials: heard.denials,
             given,
             tails: collected.output.tails(),
+            kept,
         }
+    }
+
+    async fn observed(&self, id: &SandboxId) -> Observation {
+        self.inner.observe(self.backend.as_ref(), id).await.unwrap_or_else(|error| {
+            self.log_failure("observe", &error);
+            Observation::default()
+        })
     }
 
     /// Starts the program and waits for the first thing that decides its end.
     async fn watch(
         &mut self,
         id: &SandboxId,
-        Handover { start, inputs, written }: Handover<'_>,
+        Handover { start, inputs, written, frames, outgoing }: Handover<'_>,
         sender: &mut Sender,
         receiver: &mut Receiver,
         egress: &mut Egress,
@@ -182,7 +215,6 @@ impl Driver {
         let (backend, live) = (Arc::clone(&self.backend), Arc::clone(&self.live));
         let deadline = self.inner.deadline.clone();
         let patience = START_PATIENCE + inputs.patience();
-        let (frames, mut outgoing) = mpsc::channel(FRAMES);
         let handed_over = Arc::clone(&collected.handed_over);
         let sending = async {
             inputs.send(sender).await?;
@@ -317,7 +349,7 @@ impl Driver {
     }
 
     /// Takes a frame of a running workload.
-    fn take(&self, frame: GuestFrame, collected: &mut Collected) -> Option<Decided> {
+    pub(super) fn take(&self, frame: GuestFrame, collected: &mut Collected) -> Option<Decided> {
         match frame {
             GuestFrame::Output { stream, data } => {
                 let (chunk, budget) = collected.output.push(stream, &data);
@@ -450,7 +482,7 @@ impl Driver {
             output_bytes: self.spec.limits.output_bytes,
             disk_bytes: self.spec.limits.disk_bytes,
             entrypoint: inputs.entrypoint.clone(),
-            stays: false,
+            stays: self.wants_artifacts(),
         }))
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Desk {
 struct State {
     /// To the driver, while the sandbox takes calls.
     frames: Option<mpsc::Sender<HostFrame>>,
+    /// Whether anybody but the driver may call.
+    is_public: bool,
     waiting: HashMap<u32, Waiting>,
     next: u32,
 }
@@ -56,7 +58,8 @@ struct State {
 /// A call that was sent, or is about to be. It stays until it is answered, whether or not its caller still waits.
 #[derive(Debug)]
 struct Waiting {
-    caller: oneshot::Sender<Result<FileDone, FileRefusal>>,
+    /// None once it was sent away.
+    caller: Option<oneshot::Sender<Result<FileDone, FileRefusal>>>,
     expected: Expected,
     _call: OwnedSemaphorePermit,
 }
@@ -68,6 +71,13 @@ enum Expected {
     Opened,
     Read { most: u32 },
     Listed { most: u32 },
+}
+
+/// Whose call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Anybody,
+    Driver,
 }
 
 /// A call whose answer has not come.
@@ -93,18 +103,31 @@ impl Desk {
 
     /// Lets calls in.
     pub(crate) fn open(&self, frames: mpsc::Sender<HostFrame>) {
-        self.state().frames = Some(frames);
+        let mut state = self.state();
+        state.frames = Some(frames);
+        state.is_public = true;
+    }
+
+    /// Sends everybody away but the driver. What was asked for is still answered, to nobody.
+    pub(crate) fn end_public(&self) {
+        let mut state = self.state();
+        state.is_public = false;
+        for waiting in state.waiting.values_mut() {
+            waiting.caller = None;
+        }
     }
 
     /// Lets no more in, and sends everybody away who waits.
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.frames = None;
+        state.is_public = false;
         state.waiting.clear();
     }
 
+    /// Whether anybody but the driver may call.
     pub(crate) fn is_open(&self) -> bool {
-        self.state().frames.is_some()
+        self.state().is_public
     }
 
     /// Brings an answer.
@@ -120,8 +143,10 @@ impl Desk {
                 return Err(OrderError::Unasked);
             }
         }
-        // Nobody waits any more for what was given up.
-        let _ = waiting.caller.send(reply.outcome);
+        if let Some(caller) = waiting.caller {
+            // Nobody waits any more for what was given up.
+            let _ = caller.send(reply.outcome);
+        }
         Ok(())
     }
 
@@ -138,8 +163,17 @@ impl Desk {
         self.begin(op).await?.done().await
     }
 
+    /// The same for the driver, when nobody else may call any more.
+    pub(crate) async fn call_for_driver(&self, op: FileOp) -> Result<FileDone, CallError> {
+        self.hand_in(op, Who::Driver).await?.done().await
+    }
+
     /// Asks. Calls are done in the order in which this was.
     pub(crate) async fn begin(&self, op: FileOp) -> Result<Pending, CallError> {
+        self.hand_in(op, Who::Anybody).await
+    }
+
+    async fn hand_in(&self, op: FileOp, who: Who) -> Result<Pending, CallError> {
         let permit = Arc::clone(&self.calls).acquire_owned().await.map_err(|_| CallError::NotRunning)?;
         let (caller, answer) = oneshot::channel();
         let frames = self.state().frames.clone().ok_or(CallError::NotRunning)?;
@@ -147,13 +181,13 @@ impl Desk {
         let room = frames.reserve().await.map_err(|_| CallError::NotRunning)?;
         let id = {
             let mut state = self.state();
-            if state.frames.is_none() {
+            if state.frames.is_none() || (who == Who::Anybody && !state.is_public) {
                 return Err(CallError::NotRunning);
             }
             state.next = state.next.wrapping_add(1);
             let id = state.next;
             let expected = Expected::of(&op);
-            state.waiting.insert(id, Waiting { caller, expected, _call: permit });
+            state.waiting.insert(id, Waiting { caller: Some(caller), expected, _call: permit });
             id
         };
         room.send(HostFrame::File(FileCall { id, op }));
@@ -191,13 +225,13 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let (Some(permit), true) = (self.permit.take(), self.desk.is_open()) else { return };
+        let Some(permit) = self.permit.take() else { return };
         let (desk, handle) = (Arc::clone(&self.desk), self.number);
         // Outside of a runtime there is nothing that could still run.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
             // A sandbox that does not answer ends with everything in it.
-            let _ = desk.call(FileOp::Close { handle }).await;
+            let _ = desk.call_for_driver(FileOp::Close { handle }).await;
             drop(permit);
         });
     }

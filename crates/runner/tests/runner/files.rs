@@ -8,7 +8,7 @@ use protocol::{
 use crate::support::{Open, has, node, python};
 
 /// Asks, and waits for the answer.
-fn ask(open: &mut Open, op: FileOp) -> Result<FileDone, FileRefusal> {
+pub(crate) fn ask(open: &mut Open, op: FileOp) -> Result<FileDone, FileRefusal> {
     open.send(&HostFrame::File(FileCall { id: 5, op }));
     loop {
         match open.next() {

@@ -77,6 +77,9 @@ pub(super) struct ProgramArgs {
     /// File to put into the working directory, under its own name or another; may be repeated
     #[arg(long = "file", value_name = "LOCAL[:PATH]", help_heading = "Source")]
     files: Vec<String>,
+    /// Glob of files to collect when it has ended: out/*.png, **/report.csv; may be repeated
+    #[arg(long = "artifact", value_name = "GLOB", help_heading = "Artifacts")]
+    artifact: Vec<String>,
     /// Variable of the program's environment; may be repeated. Not for secrets: shown in the session
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
@@ -137,6 +140,7 @@ impl ProgramArgs {
                 allow: self.allow,
             },
             service_bindings: self.bind,
+            artifacts: self.artifact,
             args: self.args,
             env: unique("env", self.env)?,
             labels: unique("label", self.labels)?,

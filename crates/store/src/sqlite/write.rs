@@ -17,7 +17,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use wire::{AuditEvent, KeyId, OrgId, Timestamp};
+use wire::{AuditEvent, KeyId, OrgId, SessionId, Timestamp};
 
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
@@ -49,6 +49,7 @@ pub(super) enum Operation {
     Binding { org: OrgId, change: Box<BindingChange>, reply: Reply<Result<(), BindingError>> },
     EnsureOrg { org: Org, reply: Reply<Result<Org, StoreError>> },
     ForgetIdempotency { before: Timestamp, reply: Reply<Result<u64, StoreError>> },
+    ForgetArtifacts { org: OrgId, session: SessionId, reply: Reply<Result<u64, StoreError>> },
 }
 
 /// The way to the writer task.
@@ -211,9 +212,11 @@ impl Operation {
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
             }),
-            (Self::ForgetIdempotency { reply, .. }, Outcome::Count(count)) => Box::new(move || {
-                let _ = reply.send(Ok(count));
-            }),
+            (Self::ForgetIdempotency { reply, .. } | Self::ForgetArtifacts { reply, .. }, Outcome::Count(count)) => {
+                Box::new(move || {
+                    let _ = reply.send(Ok(count));
+                })
+            }
             (
                 Self::Create { .. }
                 | Self::Update { .. }
@@ -222,7 +225,8 @@ impl Operation {
                 | Self::RevokeKey { .. }
                 | Self::Binding { .. }
                 | Self::EnsureOrg { .. }
-                | Self::ForgetIdempotency { .. },
+                | Self::ForgetIdempotency { .. }
+                | Self::ForgetArtifacts { .. },
                 Outcome::Created(_)
                 | Outcome::Events(_)
                 | Outcome::Done(_)
@@ -244,7 +248,7 @@ impl Operation {
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),
             Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
-            Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
+            Self::ForgetIdempotency { reply, .. } | Self::ForgetArtifacts { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 }
