@@ -25,6 +25,8 @@ pub(crate) enum Patience {
     LongPoll,
     /// As long as what it runs, which has limits of its own.
     Turn,
+    /// As long as its body takes, whose pace is bounded where it is read; and the deployment's limit for the rest.
+    Upload,
 }
 
 macro_rules! operations {
@@ -121,6 +123,19 @@ operations! {
     GetFleetResults = "getFleetResults", READ, Ordinary, [NotFound];
     /// `GET /v1/fleets/{id}/stream`
     StreamFleet = "streamFleet", READ, Ordinary, [NotFound];
+    /// `GET /v1/sessions/{id}/files`
+    ListFiles = "listFiles", READ, Ordinary, [NotFound, WrongState, NotAFile];
+    /// `GET /v1/sessions/{id}/files/{path}`
+    ReadFile = "readFile", READ, Ordinary, [NotFound, WrongState, NotAFile, DiskExceeded, RangeNotSatisfiable, Busy];
+    /// `PUT /v1/sessions/{id}/files/{path}`
+    WriteFile = "writeFile", WRITE, Upload,
+        [DigestMismatch, NotFound, WrongState, NotAFile, DiskExceeded, UnsupportedMediaType, Busy];
+    /// `DELETE /v1/sessions/{id}/files/{path}`
+    DeleteFile = "deleteFile", WRITE, Ordinary, [NotFound, WrongState, NotAFile];
+    /// `GET /v1/sessions/{id}/artifacts`
+    ListArtifacts = "listArtifacts", READ, Ordinary, [NotFound];
+    /// `GET /v1/sessions/{id}/artifacts/{path}`
+    GetArtifact = "getArtifact", READ, Ordinary, [NotFound, RangeNotSatisfiable];
     /// `POST /v1/bindings`
     CreateBinding = "createBinding", BINDINGS_WRITE, Ordinary,
         [MalformedJson, Conflict, BodyTooLarge, UnsupportedMediaType];

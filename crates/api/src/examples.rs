@@ -1,6 +1,7 @@
 //! Examples in the document, made of the contract's own types so that they cannot fall behind it.
 
 mod bindings;
+mod files;
 mod fleets;
 mod triggers;
 mod turns;
@@ -12,10 +13,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
-    AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, DeliveryPage,
-    Egress, Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage, Health,
-    HealthStatus, Isolation, Language, Limits, LimitsView, OrgId, Outcome, Phase, Problem, Readiness, ReadyBackend,
-    Session, SessionId, SessionPage, SessionResult, Timestamp, TriggerPage, TriggerRuns, Usage,
+    ArtifactPage, AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession,
+    DeliveryPage, Egress, Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage,
+    Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId, Outcome, Phase, Problem, Readiness,
+    ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, TriggerPage, TriggerRuns, Usage,
 };
 
 use crate::access::Operation;
@@ -55,6 +56,12 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::ListFleetMembers
         | Operation::GetFleetResults
         | Operation::StreamFleet
+        | Operation::ListFiles
+        | Operation::ReadFile
+        | Operation::WriteFile
+        | Operation::DeleteFile
+        | Operation::ListArtifacts
+        | Operation::GetArtifact
         | Operation::ListBindings
         | Operation::GetBinding
         | Operation::DeleteBinding
@@ -93,7 +100,14 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
                 reachable: true,
             }],
         }),
-        Operation::GetOpenApi | Operation::GetDocs => return None,
+        Operation::GetOpenApi
+        | Operation::GetDocs
+        | Operation::ReadFile
+        | Operation::DeleteFile
+        | Operation::GetArtifact => return None,
+        Operation::ListArtifacts => value(&ArtifactPage { items: vec![files::artifact()] }),
+        Operation::ListFiles => value(&files::page()),
+        Operation::WriteFile => value(&files::stored()),
         Operation::ListBackends => value(&BackendPage {
             items: vec![BackendView {
                 name: "gvisor".into(),
@@ -260,6 +274,7 @@ fn result() -> SessionResult {
         stderr_truncated: false,
         stderr_tail_offset: 0,
         artifacts: vec![],
+        artifacts_skipped: vec![],
         usage: usage(),
         denials: vec![],
     }

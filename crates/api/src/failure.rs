@@ -2,6 +2,8 @@
 //!
 //! Handlers and layers return a [`Failure`]; [`crate::front`] writes it out, since only it knows the request's id.
 
+mod files;
+
 use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
@@ -115,6 +117,12 @@ impl Failure {
         let mut failure = Self::new(code, detail);
         failure.0.problem.errors = faults;
         failure
+    }
+
+    /// The log has this under the request's id.
+    fn caused_by(mut self, cause: impl Error + Send + Sync + 'static) -> Self {
+        self.0.cause = Some(Arc::new(cause));
+        self
     }
 
     pub(crate) fn with_retry_after(mut self, wait: Duration) -> Self {

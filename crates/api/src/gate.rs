@@ -24,6 +24,9 @@ use crate::{
     state::App,
 };
 
+/// The longest that a body may take whose pace is bounded where it is read.
+const MAX_UPLOAD: Duration = Duration::from_hours(6);
+
 /// The gate of one operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
@@ -61,6 +64,7 @@ impl Gate {
             Patience::Ordinary => Some(ordinary),
             Patience::LongPoll => Some(ordinary.saturating_add(MAX_WAIT)),
             Patience::Turn => None,
+            Patience::Upload => Some(ordinary.saturating_add(MAX_UPLOAD)),
         }
     }
 

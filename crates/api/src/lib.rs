@@ -7,12 +7,14 @@
 mod access;
 mod body;
 mod browser;
+mod content;
 mod examples;
 mod failure;
 mod front;
 mod gate;
 mod openapi;
 mod query;
+mod range;
 mod router;
 mod routes;
 mod serve;

@@ -43,6 +43,7 @@ const SCHEME: &str = "apiKey";
         (name = "sessions", description = "One workload each, its policy, its life."),
         (name = "turns", description = "Pieces of code that run one after the other in an interactive session."),
         (name = "fleets", description = "Many sessions as one unit."),
+        (name = "files", description = "The working directory of a session that runs."),
         (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
         (name = "webhooks", description = "Messages to your own servers when sessions end."),
         (name = "triggers", description = "Sessions started by a schedule or a call."),
@@ -184,6 +185,9 @@ fn example(operation: Operation, documented: &mut Documented) {
 
 /// Repairs what the schemas' derives cannot say.
 pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
+    // The router's word for a parameter that may have slashes; the document has none.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     let components = document.components.get_or_insert_with(Components::default);
     for codes in Operation::ALL.iter().flat_map(|operation| by_status(*operation).into_values()) {
         components.responses.insert(name(&codes), RefOr::T(problem(&codes)));

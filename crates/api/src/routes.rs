@@ -1,8 +1,10 @@
 //! The operations, one file each.
 
+pub(crate) mod artifacts;
 pub(crate) mod backends;
 pub(crate) mod bindings;
 pub(crate) mod docs;
+pub(crate) mod files;
 pub(crate) mod fleets;
 pub(crate) mod health;
 pub(crate) mod hooks;

@@ -35,6 +35,7 @@ fn start() -> Start {
         disk_bytes: 1 << 30,
         entrypoint: None,
         interactive: false,
+        stays: false,
     }
 }
 

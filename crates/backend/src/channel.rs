@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use protocol::{DecodeError, Decoder, EncodeError, GuestFrame, GuestOrder, HostFrame, OrderError, Turn, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -59,6 +60,8 @@ pub struct Sender {
     pipe: Box<dyn AsyncWrite + Send + Unpin>,
     /// The number of the last turn that was sent.
     turn: Arc<AtomicU32>,
+    /// Of frames that were sent, what is not written yet.
+    unsent: BytesMut,
 }
 
 impl Channel {
@@ -78,7 +81,7 @@ impl Channel {
         };
         let hello = tokio::time::timeout(patience, receiver.next());
         match hello.await.map_err(|_| ChannelError::Silent(patience))?? {
-            Some(_) => Ok(Self { receiver, sender: Sender { pipe: Box::new(writer), turn } }),
+            Some(_) => Ok(Self { receiver, sender: Sender { pipe: Box::new(writer), turn, unsent: BytesMut::new() } }),
             None => Err(ChannelError::Closed),
         }
     }
@@ -109,14 +112,19 @@ impl Receiver {
 }
 
 impl Sender {
-    /// Writes one frame. Not cancel-safe: half a frame may have been written.
+    /// Writes one frame. A dropped call may have written a part of it; the next one goes on from there.
     pub async fn send(&mut self, frame: &HostFrame) -> Result<(), ChannelError> {
         let bytes = encode(frame)?;
         if let HostFrame::Turn(Turn { number, .. }) = frame {
             // Before a byte of it is out: its end may be here before the writing returns.
             self.turn.store(*number, Ordering::Release);
         }
-        self.pipe.write_all(&bytes).await?;
+        self.unsent.extend_from_slice(&bytes);
+        while !self.unsent.is_empty() {
+            if self.pipe.write_buf(&mut self.unsent).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+            }
+        }
         self.pipe.flush().await?;
         Ok(())
     }
@@ -167,6 +175,32 @@ mod tests {
         assert!(matches!(shake(Vec::new()).await, Err(ChannelError::Closed)));
         let other = encode(&GuestFrame::Hello { version: VERSION + 1 }).unwrap();
         assert!(matches!(shake(other).await, Err(ChannelError::Order(OrderError::Version(_)))));
+    }
+
+    #[tokio::test]
+    async fn a_send_that_is_given_up_in_the_middle_is_finished_by_the_next() {
+        let (host, mut guest) = tokio::io::duplex(16);
+        let (reader, writer) = tokio::io::split(host);
+        guest.write_all(&encode(&GuestFrame::Hello { version: VERSION }).unwrap()).await.unwrap();
+        let channel = Channel::handshake(reader, writer, Duration::from_secs(1)).await.unwrap();
+        let (mut sender, _receiver) = channel.assign("ses_1");
+        let put = |data: Vec<u8>| {
+            HostFrame::Put(protocol::Put { path: "a".into(), kind: protocol::PutKind::Link, data, last: true })
+        };
+        let long = put(vec![7; 1000]);
+        let given_up = tokio::time::timeout(Duration::from_millis(10), sender.send(&long)).await;
+        assert!(given_up.is_err(), "nobody reads");
+        let sending = tokio::spawn(async move { sender.send(&HostFrame::Stop).await });
+        let (mut decoder, mut seen, mut buffer) = (protocol::Decoder::new(), Vec::new(), [0; 64]);
+        while seen.len() < 2 {
+            let read = guest.read(&mut buffer).await.unwrap();
+            decoder.push(&buffer[..read]);
+            while let Some(frame) = decoder.next_frame::<HostFrame>().unwrap() {
+                seen.push(frame);
+            }
+        }
+        assert_eq!(seen, [long, HostFrame::Stop]);
+        sending.await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@
 //!
 //! `enclave serve --backend simulator` and tests construct it; nothing ever falls back to it.
 
+mod clerk;
 mod failures;
 mod files;
 mod gateway;

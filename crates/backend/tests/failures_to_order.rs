@@ -46,6 +46,7 @@ async fn started(simulator: &Simulator, code: &str) -> (Sandbox, Start) {
         disk_bytes: 1 << 30,
         entrypoint: None,
         interactive: false,
+        stays: false,
     };
     (simulator.assign(prepared, &spec()).await.unwrap(), start)
 }

@@ -116,6 +116,7 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
         disk_bytes: LIMITS.disk_bytes,
         entrypoint: None,
         interactive: false,
+        stays: false,
     };
     let began = Instant::now();
     let file =
@@ -202,7 +203,7 @@ fn show(frames: &[GuestFrame], ends: &[String]) -> String {
             GuestFrame::Exited { exit: Exit::Signal(signal), .. } => rest.push(format!("signal {signal}")),
             GuestFrame::Fault { message } => rest.push(format!("fault {message}")),
             GuestFrame::NotPut { message, .. } => rest.push(format!("not put {message}")),
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) => {}
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) | GuestFrame::File(_) => {}
         }
     }
     let stream = |name: &str, bytes: Vec<u8>| match bytes.len() {

@@ -27,6 +27,7 @@ async fn thousands_of_sessions_are_played_each_to_its_end() {
         disk_bytes: 1 << 30,
         entrypoint: None,
         interactive: false,
+        stays: false,
     }));
     let began = Instant::now();
     for _ in 0..SESSIONS {

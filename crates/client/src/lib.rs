@@ -9,6 +9,7 @@
 //! of the server. Redirects are never followed: they would carry the API key
 //! to a place that nobody configured.
 
+mod artifacts;
 mod bindings;
 mod call;
 mod error;

@@ -10,6 +10,8 @@ use model::{
     webhook::Receivers,
 };
 
+use crate::Keep;
+
 /// Who may call without an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -40,6 +42,8 @@ pub struct Config {
     pub receivers: Receivers,
     /// Bytes of output frames kept for late and returning readers, over all sessions.
     pub replay_bytes: usize,
+    /// What is kept of sessions' files; nothing, and sessions that ask for it are refused, when absent.
+    pub artifacts: Option<Keep>,
     /// How long a sandbox that is not ours to know (left by a failed start) may stand before it is removed.
     pub orphan_patience: Duration,
     /// How often the reaper looks for orphans, and tries again to remove residue.
@@ -66,6 +70,7 @@ impl Default for Config {
             gateway: GatewayLimits::default(),
             receivers: Receivers::default(),
             replay_bytes: 64 * 1024 * 1024,
+            artifacts: None,
             orphan_patience: Duration::from_mins(2),
             reap_interval: Duration::from_secs(5),
             // gVisor itself gives up a boot after 10 seconds, takes as long to see its end, and 20 to remove what is left.

@@ -113,6 +113,10 @@ impl Engine {
         let config = &self.inner.config;
         let decided = SessionSpec::decide(request, shape_faults, &config.maxima, &config.interactive, &known);
         let mut spec = decided.map_err(CreateError::from)?;
+        if !spec.artifacts.is_empty() && config.artifacts.is_none() {
+            let fault = FieldError::new("artifacts", "are not kept by this deployment");
+            return Err(CreateError::NotSupported(vec![fault]));
+        }
         let backend = self.backend_for(&spec);
         let capabilities = backend.capabilities();
         let faults = capabilities.unenforceable(&spec);

@@ -9,6 +9,7 @@
 //! It is the only caller of [`State::apply`], so the only writer of a session's phase. What it publishes was recorded
 //! before: nobody sees a state that a crash could take back.
 
+mod artifacts;
 pub(crate) mod clone;
 mod egress;
 mod inputs;

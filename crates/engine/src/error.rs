@@ -110,11 +110,8 @@ pub enum CreateError {
 }
 
 impl From<Refusal> for CreateError {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Invalid(faults) => Self::Invalid(faults),
-            Refusal::NotSupported(faults) => Self::NotSupported(faults),
-        }
+    fn from(Refusal(faults): Refusal) -> Self {
+        Self::Invalid(faults)
     }
 }
 
@@ -387,6 +384,100 @@ pub enum BoundError {
         #[source]
         source: UnsealError,
     },
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+/// Why an artifact was not given.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The session does not exist, or belongs to another org.
+    #[error("not found")]
+    NoSession,
+    /// The session left nothing of that path, or it is no longer kept.
+    #[error("no such artifact")]
+    Absent,
+    /// Its content could not be read.
+    #[error("the content of an artifact")]
+    Content(#[from] std::io::Error),
+    /// The store failed.
+    #[error("store")]
+    Store(#[from] StoreError),
+}
+
+impl From<ReadError> for ArtifactError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::NoSession,
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+/// Why a file of a session was not read, written, removed or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The session does not exist, or belongs to another org.
+    #[error("not found")]
+    NoSession,
+    /// Its program does not run.
+    #[error("the session does not run")]
+    NotRunning,
+    /// Fields are wrong.
+    #[error("{} fields are wrong", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// There is nothing of that name.
+    #[error("no such file")]
+    Absent,
+    /// It is no regular file, or no directory where one is needed.
+    #[error("not a regular file")]
+    WrongKind,
+    /// It does not fit on the session's disk.
+    #[error("no room on the disk")]
+    NoSpace,
+    /// It claims to be larger than the session's disk.
+    #[error("a file of {size} bytes")]
+    TooLarge {
+        /// What it claims.
+        size: u64,
+    },
+    /// The workload may not do it either.
+    #[error("permission denied")]
+    Forbidden,
+    /// A directory that is not empty, or has too many entries.
+    #[error("too many entries")]
+    TooMany,
+    /// The workload changed it meanwhile.
+    #[error("changed meanwhile")]
+    Interfered,
+    /// The content has another size than was announced.
+    #[error("another size than was announced")]
+    OtherSize,
+    /// The content has another digest than was announced.
+    #[error("another digest than was announced")]
+    OtherDigest {
+        /// SHA-256 of what came, hex.
+        found: String,
+    },
+    /// The content did not come to its end.
+    #[error("the content broke off")]
+    BrokenOff,
+    /// The content came too slowly.
+    #[error("the content came too slowly")]
+    Slow,
+    /// Too many files are on their way.
+    #[error("too many transfers")]
+    Busy {
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// The sandbox did not answer in time.
+    #[error("the sandbox did not answer")]
+    Late,
+    /// The sandbox could not do it.
+    #[error("the sandbox could not do it")]
+    Failed,
     /// The store failed.
     #[error("store")]
     Store(#[from] StoreError),

@@ -8,6 +8,7 @@
 //! reads what it published, or asks it to cancel.
 
 mod admission;
+mod artifacts;
 mod auth;
 mod bindings;
 mod bound;
@@ -18,6 +19,7 @@ mod courier;
 mod create;
 mod driver;
 mod error;
+mod files;
 mod fleets;
 mod hub;
 mod live;
@@ -36,9 +38,10 @@ use std::{sync::Arc, time::Duration};
 use backend::SessionBackend;
 use model::access::Caller;
 use store::Store;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use artifacts::{ArtifactContent, Depot, Keep};
 pub use auth::{IssuedKey, KeySummary, Keys, Pepper};
 pub use bindings::Rotated;
 pub use clock::{Clock, Ids};
@@ -46,9 +49,11 @@ pub use config::{Config, Profile};
 pub use courier::{Answer, Courier, Letter, Undelivered};
 pub use create::CreateRequest;
 pub use error::{
-    AuthError, BindingError, BoundError, CancelError, CreateError, FireError, HookError, KeyError, ListError,
-    ReadError, ResultError, ShutdownError, StartError, TriggerError, TurnError, WebhookSecretError,
+    ArtifactError, AuthError, BindingError, BoundError, CancelError, CreateError, FileError, FireError, HookError,
+    KeyError, ListError, ReadError, ResultError, ShutdownError, StartError, TriggerError, TurnError,
+    WebhookSecretError,
 };
+pub use files::{Digest, Download, FileFilter, Upload};
 pub use fleets::{CreateFleetRequest, FleetListError};
 pub use hub::{Frame, FrameStream, MAX_SEQ};
 pub use store::{
@@ -87,6 +92,8 @@ pub(crate) struct Inner {
     registry: Registry,
     fleets: fleets::Fleets,
     reaper: reaper::Reaper,
+    /// Files on their way in or out.
+    transfers: Arc<Semaphore>,
     drivers: TaskTracker,
     /// Cancelled when nothing new may be admitted.
     draining: CancellationToken,
@@ -129,6 +136,7 @@ impl Engine {
             registry: Registry::new(config.replay_bytes),
             fleets: fleets::Fleets::default(),
             reaper: reaper::Reaper::default(),
+            transfers: Arc::new(Semaphore::new(files::MAX_TRANSFERS)),
             config,
             store: parts.store,
             backends: parts.backends,

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use wire::{OrgId, Session, SessionId, SessionResult};
 
 use crate::{
+    files::Desk,
     hub::{Hub, ReplayBudget},
     turns::Turns,
 };
@@ -41,6 +42,8 @@ pub(crate) struct Live {
     pub(crate) spent: watch::Sender<Spent>,
     /// Who asked for its end.
     pub(crate) cancelled_by: watch::Sender<Option<String>>,
+    /// Where its files are asked for.
+    pub(crate) desk: Arc<Desk>,
 }
 
 impl Live {
@@ -96,6 +99,7 @@ impl Registry {
             turns: session.interactive.as_ref().map(|bounds| Arc::new(Turns::new(bounds))),
             cancelled_by: watch::Sender::new(None),
             spent: watch::Sender::default(),
+            desk: Arc::new(Desk::new()),
             progress: watch::Sender::new(Progress { session: Arc::new(session.clone()), result: None }),
         });
         self.held().sessions.insert(session.id, Arc::clone(&live));

@@ -1,5 +1,5 @@
 //! The reaper: removes sandboxes that no driver owns, records what an earlier process owed as torn down once it is, and
-//! forgets old idempotency keys.
+//! forgets old idempotency keys and artifacts.
 //!
 //! A sandbox is an orphan when nobody owns it for longer than a boot can take: a driver learns the name of its sandbox
 //! only when `prepare` returns, so a young one without an owner may just be booting.
@@ -15,12 +15,14 @@ use tokio::time::{Instant, interval};
 use wire::Timestamp;
 
 use crate::{
-    Inner,
+    Inner, artifacts,
     recovery::{self, Owed},
 };
 
 /// How long an `Idempotency-Key` is honoured.
 const IDEMPOTENCY_MS: i64 = 24 * 3_600_000;
+/// Between two looks for content of artifacts that nobody names.
+const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 /// First and longest pause between tries to remove a sandbox when there is no time left to come again.
 const SWEEP_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -50,6 +52,7 @@ impl Reaper {
 /// Runs until the engine stops. `owed` is what recovery could not finish.
 pub(crate) async fn run(inner: Arc<Inner>, mut owed: Vec<Owed>) {
     let mut ticks = interval(inner.config.reap_interval);
+    let mut swept: Option<Instant> = None;
     // By backend: one that does not answer for once keeps the ages of its orphans.
     let mut seen: HashMap<&'static str, HashMap<SandboxId, Instant>> = HashMap::new();
     loop {
@@ -82,6 +85,11 @@ pub(crate) async fn run(inner: Arc<Inner>, mut owed: Vec<Owed>) {
             });
             futures::future::join_all(removals).await;
             seen.insert(name, unowned);
+        }
+        artifacts::let_go(&inner).await;
+        if swept.is_none_or(|swept| swept.elapsed() >= SWEEP_INTERVAL) {
+            artifacts::sweep(&inner).await;
+            swept = Some(Instant::now());
         }
         let before = Timestamp::from_millis(inner.clock.now().as_millis() - IDEMPOTENCY_MS);
         if let Err(error) = inner.store.system().forget_idempotency(before).await {

@@ -167,7 +167,7 @@ async fn write(
         return Ok(());
     }
     let outbox = result.iter().filter_map(|result| webhooks::finished(inner, webhook_url, session, result)).collect();
-    let update = Update { session: session.clone(), sandbox: None, result, drafts, outbox };
+    let update = Update { session: session.clone(), sandbox: None, result, drafts, outbox, artifacts: Vec::new() };
     match inner.store.tenant(session.org_id).update_session(update).await {
         Ok(_) | Err(UpdateError::NotLive(_)) => Ok(()),
         Err(UpdateError::Store(error)) => Err(error),

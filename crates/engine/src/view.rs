@@ -127,6 +127,7 @@ pub(crate) fn result(
         stderr_tail_offset: tails.stderr.offset,
         stderr_tail: tails.stderr.text,
         artifacts: Vec::new(),
+        artifacts_skipped: Vec::new(),
         usage,
         denials,
     }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod suite {
+    mod artifacts;
     mod backend;
     mod bindings;
     mod clones;

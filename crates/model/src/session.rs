@@ -1,5 +1,6 @@
 //! From a request to a session that may be admitted: every fault of the content at once.
 
+mod artifacts;
 mod files;
 mod source;
 
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 
 use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, Language, Source};
 
+pub use artifacts::Glob;
 pub use files::InlineFile;
 pub use source::{NotARepoUrl, RepoUrl, Repository, is_git_directory};
 
@@ -35,6 +37,8 @@ pub struct SessionSpec {
     pub source: Option<Repository>,
     /// What is put into its working directory.
     pub files: Vec<InlineFile>,
+    /// Which of its files are kept when it has ended.
+    pub artifacts: Vec<Glob>,
     /// What it is written in.
     pub language: Language,
     /// One program or turns.
@@ -61,16 +65,10 @@ pub struct SessionSpec {
     pub webhook_url: Option<WebhookUrl>,
 }
 
-/// Why a request is not a session.
+/// Why a request is not a session: the fields that are wrong. 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Fields are wrong. 400.
-    #[error("{} fields are wrong", .0.len())]
-    Invalid(Vec<FieldError>),
-    /// The request is right, and asks for parts of the contract that this version does not offer. 422.
-    #[error("{} fields are not offered", .0.len())]
-    NotSupported(Vec<FieldError>),
-}
+#[error("{} fields are wrong", .0.len())]
+pub struct Refusal(pub Vec<FieldError>);
 
 impl SessionSpec {
     /// Decides on a request that was read with `shape_faults`; those and the faults of its content are told together.
@@ -84,7 +82,6 @@ impl SessionSpec {
     ) -> Result<Self, Refusal> {
         let misread = Misread::of(&shape_faults);
         let mut faults = Vec::new();
-        let missing = not_offered(&request);
         let interactive = decide_interactive(&request, bounds, &misread, &mut faults);
         let mut limits = Limits::decide(&request.limits, maxima, &mut faults);
         if let (Some(interactive), None) = (&interactive, request.limits.wall_clock_ms) {
@@ -93,6 +90,7 @@ impl SessionSpec {
         }
         check_code(&request, &misread, &mut faults);
         let files = files::decide(request.files, limits.disk_bytes, &mut faults);
+        let artifacts = artifacts::decide(request.artifacts, &mut faults);
         let source = request.source.and_then(|Source::Git(source)| source::decide(source, &mut faults));
         check_args(&request.args, &mut faults);
         check_env(&request.env, &mut faults);
@@ -104,15 +102,13 @@ impl SessionSpec {
         // A field that could not be read has one fault, not two.
         shape_faults.extend(faults.into_iter().filter(|fault| !misread.has(&fault.field)));
         if !shape_faults.is_empty() {
-            return Err(Refusal::Invalid(shape_faults));
-        }
-        if !missing.is_empty() {
-            return Err(Refusal::NotSupported(missing));
+            return Err(Refusal(shape_faults));
         }
         Ok(Self {
             code: request.code.unwrap_or_default(),
             source,
             files,
+            artifacts,
             language: request.language,
             exec_mode: request.exec_mode,
             interactive,
@@ -159,16 +155,6 @@ impl Misread {
         let inside = |misread: &String| misread.strip_prefix(field).is_some_and(|rest| rest.starts_with('.'));
         self.has(field) || self.0.iter().any(inside)
     }
-}
-
-/// Parts of the contract that have no implementation in this version. They are refused, never ignored.
-fn not_offered(request: &CreateSession) -> Vec<FieldError> {
-    let asked = [("artifacts", !request.artifacts.is_empty())];
-    asked
-        .into_iter()
-        .filter(|(_, asked)| *asked)
-        .map(|(field, _)| FieldError::new(field, "is not offered by this version"))
-        .collect()
 }
 
 /// The bounds of an interactive session.
@@ -357,7 +343,7 @@ pub(crate) mod tests {
 
     fn faults(body: &serde_json::Value) -> Vec<String> {
         match decide(body) {
-            Err(Refusal::Invalid(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
+            Err(Refusal(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
             other => panic!("not invalid: {other:?}"),
         }
     }
@@ -413,14 +399,6 @@ pub(crate) mod tests {
         ] {
             assert!(told.contains(&field.to_owned()), "{field} is missing in {told:?}");
         }
-    }
-
-    #[test]
-    fn what_is_not_offered_yet_is_refused_by_name() {
-        let refused = decide(&json!({ "code": "1", "artifacts": ["*"] }));
-        let Err(Refusal::NotSupported(fields)) = refused else { panic!("{refused:?}") };
-        let fields: Vec<_> = fields.into_iter().map(|fault| fault.field).collect();
-        assert_eq!(fields, ["artifacts"]);
     }
 
     #[test]

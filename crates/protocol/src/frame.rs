@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{FileCall, FileReply};
+
 /// Version of this protocol. Both sides refuse another one: host and runner ship in the same binary.
 pub const VERSION: u16 = 3;
 
@@ -62,6 +64,9 @@ pub struct Start {
     pub entrypoint: Option<String>,
     /// Whether the language host waits for [`HostFrame::Turn`] once the code, which may be empty then, has run.
     pub interactive: bool,
+    /// Whether the runner stays when its program has ended, until the host closes the pipe: for files that the host still
+    /// wants.
+    pub stays: bool,
 }
 
 /// A piece of code for the language host of an interactive session.
@@ -129,6 +134,10 @@ pub enum HostFrame {
         /// [`Turn::number`].
         turn: u32,
     },
+    /// Something to be done with files. Only behind the start.
+    File(FileCall),
+    /// End the program and everything that it started. Only behind the start; [`GuestFrame::Exited`] follows.
+    Stop,
 }
 
 /// Which of the workload's pipes.
@@ -223,6 +232,8 @@ pub enum GuestFrame {
     },
     /// The turn that the host asked for last has ended, and all that it wrote was sent.
     Turned(Turned),
+    /// The answer to a call, also behind [`GuestFrame::Exited`] where the runner stays.
+    File(FileReply),
 }
 
 /// Why a file could not be put.

@@ -1,4 +1,5 @@
-//! Host <-> runner frames and their codec; [`egress`] has what runner and gateway say to one another.
+//! Host <-> runner frames and their codec; [`files`] has the calls on files among them, [`egress`] what runner and gateway
+//! say to one another.
 //!
 //! The host side of a session (the engine's driver, and each backend's handshake) and the runner inside the
 //! sandbox speak these frames over one duplex pipe: stdio of `runsc run`, a vsock stream, an attach stream, an
@@ -11,6 +12,7 @@
 
 mod codec;
 pub mod egress;
+pub mod files;
 mod frame;
 mod order;
 pub mod path;

@@ -2,10 +2,14 @@
 //!
 //! `Hello, Started, (Output | Result | Exceeded | Turned)*, Exited`, with one `Turned` at most for each turn that the host
 //! sent, and none before it; `Fault` may stand instead of anything after `Hello`, `NotPut`
-//! instead of `Started`.
+//! instead of `Started`. `File` answers calls from `Started` on, and behind `Exited` where the runner stays; that somebody
+//! waits for each of them is for who has sent the calls to check, with [`OrderError::Unasked`] for the others.
 
-use crate::frame::{
-    GuestFrame, MAX_FAULT_BYTES, MAX_RESULT_BYTES, MAX_TURN_REPORT_BYTES, OUTPUT_CHUNK_BYTES, Turned, VERSION,
+use crate::{
+    files::Oversized,
+    frame::{
+        GuestFrame, MAX_FAULT_BYTES, MAX_RESULT_BYTES, MAX_TURN_REPORT_BYTES, OUTPUT_CHUNK_BYTES, Turned, VERSION,
+    },
 };
 
 /// Results that one run may send, or one turn of an interactive session; only the last counts, so this bounds what a flood of them can cost.
@@ -26,6 +30,9 @@ pub enum OrderError {
     /// More bytes in one frame, or more frames of a kind, than an honest runner sends.
     #[error("oversized or too many {0} frames")]
     Excessive(&'static str),
+    /// An answer to a call that was not made, or was answered already, or of another kind than was asked for.
+    #[error("an answer that nobody waits for")]
+    Unasked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +132,9 @@ impl GuestOrder {
                 }
                 self.step = Step::Ended;
             }
+            (GuestFrame::File(reply), Step::Running | Step::Ended) => {
+                reply.check().map_err(|Oversized| OrderError::Excessive("file"))?;
+            }
             (other, _) => return Err(OrderError::Unexpected(name(other))),
         }
         Ok(())
@@ -150,13 +160,17 @@ fn name(frame: &GuestFrame) -> &'static str {
         GuestFrame::Fault { .. } => "fault",
         GuestFrame::NotPut { .. } => "not put",
         GuestFrame::Turned(_) => "turned",
+        GuestFrame::File(_) => "file",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Exit, NotPut, Stream};
+    use crate::{
+        files::{FILE_CHUNK_BYTES, FileDone, FileReply},
+        frame::{Exit, NotPut, Stream},
+    };
 
     fn running() -> GuestOrder {
         let mut order = GuestOrder::after_hello();
@@ -253,6 +267,17 @@ mod tests {
         let fault = |bytes| GuestFrame::Fault { message: "x".repeat(bytes) };
         running().check(&fault(MAX_FAULT_BYTES)).expect("it fits");
         assert_eq!(running().check(&fault(MAX_FAULT_BYTES + 1)), Err(OrderError::Excessive("fault")));
+    }
+
+    #[test]
+    fn files_are_answered_while_the_program_runs_and_behind_it_and_never_before() {
+        let answer = |bytes| GuestFrame::File(FileReply { id: 1, outcome: Ok(FileDone::Read(vec![0; bytes])) });
+        let mut order = running();
+        order.check(&answer(1)).expect("in order");
+        assert_eq!(order.check(&answer(FILE_CHUNK_BYTES + 1)), Err(OrderError::Excessive("file")));
+        order.check(&GuestFrame::Exited { session_id: "ses_1".into(), exit: Exit::Code(0) }).expect("in order");
+        order.check(&answer(1)).expect("in order");
+        assert_eq!(GuestOrder::after_hello().check(&answer(1)), Err(OrderError::Unexpected("file")));
     }
 
     #[test]

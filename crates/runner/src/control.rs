@@ -165,6 +165,7 @@ mod tests {
             disk_bytes: 1,
             entrypoint: Some("src/app.py".into()),
             interactive: false,
+            stays: false,
         }
     }
 

@@ -5,8 +5,8 @@
 //! the program's first process. A backend starts it; nothing else does. Its own few lines for the operator go to
 //! descriptor 2.
 //!
-//! One poll loop ([`supervise`]). Beside it a thread that puts files before the start ([`put`]), and, where the sandbox has a
-//! way out, one that carries connections to the gateway ([`egress`]). None of them allocates what the workload could make
+//! One poll loop ([`supervise`]). Beside it a thread that puts files before the start ([`put`]), one for files from then on
+//! ([`files`]), and, where the sandbox has a way out, one that carries connections to the gateway ([`egress`]). None of them allocates what the workload could make
 //! grow without bound.
 
 mod args;
@@ -14,6 +14,7 @@ mod census;
 mod control;
 mod egress;
 mod exec;
+mod files;
 mod filter;
 mod hosts;
 mod interpreter;

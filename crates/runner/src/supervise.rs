@@ -6,12 +6,14 @@
 //!     any of them --host closes the pipe--> gone          before "started": its end is a fault
 //! ```
 //!
-//! While it waits, files may be put into the working directory.
+//! While it waits, files may be put into the working directory; from the start on they are read and written for the host
+//! ([`crate::files`]), and where the host asked for it until it closes the pipe, however the program ended.
 //!
 //! Each turn of the loop reads at most one chunk from every pipe, so that no stream silences another. When the host
 //! does not keep up, the workload's pipes are left alone until it does; children are reaped whatever the host does.
 
 mod ending;
+mod files;
 mod turning;
 mod waiting;
 
@@ -32,6 +34,7 @@ use crate::{
     census::{Census, Cgroup},
     control::Inbox,
     egress::{Egress, EgressError, Settler},
+    files::Clerk,
     interpreter::{Interpreter, Launch, SpawnError, nonblocking},
     log,
     outbox::Outbox,
@@ -117,6 +120,10 @@ pub(crate) struct Supervisor {
     inbox: Inbox,
     /// What puts files before the start.
     putter: Option<Putter>,
+    /// What serves files from then on.
+    clerk: Option<Clerk>,
+    /// Whether to stay when the program has ended.
+    stays: bool,
     session: Option<Session>,
     census: Option<Census>,
     /// Whether what only starting the language host needs was given up.
@@ -153,6 +160,8 @@ pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartEr
         from_host: Decoder::new(),
         inbox: Inbox::default(),
         putter: None,
+        clerk: None,
+        stays: false,
         session: None,
         census: None,
         settled: false,
@@ -234,6 +243,9 @@ impl Supervisor {
         if let Some(session) = &mut self.session {
             session.send_result(outbox);
         }
+        if ready.has(Source::Files) {
+            self.answer_host(outbox);
+        }
         self.finish(outbox)
     }
 
@@ -261,7 +273,7 @@ impl Supervisor {
 
     fn listen_to_host(&mut self) -> Result<(), End> {
         match rustix::io::read(rustix::stdio::stdin(), &mut *self.chunk) {
-            Ok(0) => return Err(End::HostGone),
+            Ok(0) => return Err(self.hung_up()),
             Ok(count) => self.from_host.push(&self.chunk[..count]),
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(_) => return Err(End::HostGone),
@@ -272,6 +284,8 @@ impl Supervisor {
                 Ok(Some(HostFrame::Put(put))) => self.put(put)?,
                 Ok(Some(HostFrame::Turn(turn))) => self.begin_turn(&turn)?,
                 Ok(Some(HostFrame::Interrupt { turn })) => self.interrupt(turn),
+                Ok(Some(HostFrame::File(call))) => self.call(call)?,
+                Ok(Some(HostFrame::Stop)) => self.stop()?,
                 Ok(None) => break,
                 Err(error) => return Err(End::Fault(format!("from the host: {error}"))),
             }
@@ -307,6 +321,7 @@ impl Supervisor {
         self.putter.take().map_or(Ok(()), Putter::finish).map_err(End::NotPut)?;
         let env: Vec<_> = self.interpreter.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         self.session = Some(Session::new(start, &env).map_err(|error| End::Fault(error.to_string()))?);
+        self.serve_files(start)?;
         let census = Census::start(start.pids, self.cgroup.take(), self.processes, Instant::now());
         self.census = Some(census.map_err(|error| End::Fault(format!("setting the pids limit: {error}")))?);
         Ok(())

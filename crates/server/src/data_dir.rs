@@ -125,6 +125,11 @@ impl DataDir {
         self.path.join(DATABASE)
     }
 
+    /// Where artifacts are kept, unless the configuration names another place.
+    pub(crate) fn artifacts(&self) -> PathBuf {
+        self.path.join("artifacts")
+    }
+
     /// Where the gVisor backend keeps sandboxes' files.
     pub(crate) fn sandboxes(&self) -> PathBuf {
         self.path.join("sandboxes")

@@ -1,5 +1,6 @@
 //! `enclave run`: one program, from the command line to its exit code.
 
+mod artifacts;
 pub(crate) mod exit;
 pub(crate) mod report;
 pub(crate) mod request;
@@ -7,6 +8,7 @@ pub(crate) mod screen;
 pub(crate) mod terminal;
 
 use std::{
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
@@ -58,6 +60,9 @@ pub(crate) struct RunArgs {
     /// Server to run on, http://127.0.0.1:8088 for example
     #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE)]
     url: Option<String>,
+    /// Directory to save artifacts in, which is made if it is not there. Nothing in it is replaced
+    #[arg(long, value_name = "DIR", requires = "artifact", help_heading = "Artifacts")]
+    save_to: Option<PathBuf>,
     /// Print the result and the session as one JSON object, the only line of stdout
     #[arg(long)]
     json: bool,
@@ -80,6 +85,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             return Ok(give_up("There is no program", &error.to_string(), exit::REFUSED, &mut screen).into());
         }
     };
+    let save_to = args.save_to.as_deref();
     match args.url.filter(|url| !url.is_empty()) {
         Some(url) => {
             request.backend = args.backend;
@@ -92,15 +98,16 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             if client.is_in_clear() {
                 screen.say("the server is reached by plain HTTP: the API key can be read on the network on its way");
             }
-            Ok(session(&client, &request, &mut screen, &signals).await.into())
+            Ok(session(&client, &request, save_to, &mut screen, &signals).await.into())
         }
-        None => on_embedded(args.backend, &request, &mut screen, &signals).await,
+        None => on_embedded(args.backend, &request, save_to, &mut screen, &signals).await,
     }
 }
 
 async fn on_embedded(
     backend: Option<String>,
     request: &CreateSession,
+    save_to: Option<&Path>,
     screen: &mut Screen,
     signals: &Signals,
 ) -> anyhow::Result<ExitCode> {
@@ -112,7 +119,7 @@ async fn on_embedded(
         }
     };
     let client = embedded.client().with_retry(Retry { attempts: 2, ..Retry::default() });
-    let code = session(&client, request, screen, signals).await;
+    let code = session(&client, request, save_to, screen, signals).await;
     // Said, but the program's verdict stays the exit code.
     if let Err(error) = embedded.shutdown().await {
         screen.say(&format!("the server did not end cleanly: {error:#}"));
@@ -121,7 +128,13 @@ async fn on_embedded(
 }
 
 /// Runs the session to its end, and gives the exit code.
-async fn session(client: &Client, request: &CreateSession, screen: &mut Screen, signals: &Signals) -> u8 {
+async fn session(
+    client: &Client,
+    request: &CreateSession,
+    save_to: Option<&Path>,
+    screen: &mut Screen,
+    signals: &Signals,
+) -> u8 {
     if signals.any() {
         return give_up("Cancelled", "there was no session yet", exit::CANCELLED, screen);
     }
@@ -152,6 +165,18 @@ async fn session(client: &Client, request: &CreateSession, screen: &mut Screen, 
     for denial in &result.denials {
         let allowed_by = denial.allowed_by.as_ref().map(|rule| format!("; {rule} would allow it")).unwrap_or_default();
         screen.say(&format!("denied {}: {}{allowed_by}", denial.attempted, denial.reason));
+    }
+    for skipped in &result.artifacts_skipped {
+        let because = serde_json::json!(skipped.because);
+        screen.say(&format!("not collected: {}: {}", skipped.path, because.as_str().unwrap_or("unknown")));
+    }
+    if let Some(directory) = save_to {
+        let failed = artifacts::save(client, &result, directory).await;
+        let saved = result.artifacts.len() - failed.len();
+        screen.say(&format!("{saved} artifacts saved in {}", directory.display()));
+        for (artifact, error) in failed {
+            screen.say(&format!("not saved: {}: {error}", artifact.path));
+        }
     }
     if let Some(given) = result.value() {
         // Indented JSON, on stderr like everything that Enclave says; --json is for programs.

@@ -86,6 +86,10 @@ pub(crate) struct Sessions {
     /// Sandboxes that are kept booted ahead.
     pub(crate) warm: usize,
     pub(crate) replay_bytes: usize,
+    /// None for the one in `data_dir`.
+    pub(crate) artifact_store: Option<PathBuf>,
+    pub(crate) artifact_retention: Duration,
+    pub(crate) artifact_quota: u64,
     pub(crate) drain: Duration,
     pub(crate) maxima: Limits,
     pub(crate) interactive: Interactive,
@@ -249,6 +253,9 @@ impl Reader<'_> {
                 max_queue: self.text("max_queue", |text| values::number(text, &(0..=1_000_000))).unwrap_or(0),
                 warm: self.text("warm", |text| values::number(text, &(0..=10_000))).unwrap_or(0),
                 replay_bytes: self.text("replay_buffer", |text| bytes(text, 1 << 20, 1 << 40)).unwrap_or(0),
+                artifact_store: self.given("artifact_store", path),
+                artifact_retention: self.text("artifact_retention", values::duration).unwrap_or_default(),
+                artifact_quota: self.text("artifact_quota", values::size).unwrap_or(0),
                 drain: Duration::from_secs(
                     self.text("drain_seconds", |text| values::number(text, &(0..=86_400))).unwrap_or(0),
                 ),

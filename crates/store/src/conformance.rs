@@ -8,6 +8,7 @@
 //!
 //! A case that fails panics.
 
+pub mod artifacts;
 pub mod audit;
 pub mod bindings;
 pub mod closing;
@@ -120,6 +121,10 @@ macro_rules! conformance {
                 the_same_request_gets_the_fleet_that_it_made,
                 fleets_are_listed_newest_first_in_pages_of_their_own,
                 a_page_of_results_ends_where_it_gets_large;
+            artifacts:
+                artifacts_are_recorded_with_the_end_and_found_by_path,
+                no_org_reaches_anothers_artifacts,
+                old_artifacts_and_those_over_a_quota_are_told_oldest_first;
             tenancy:
                 no_read_reaches_another_orgs_rows,
                 no_write_reaches_another_orgs_rows;

@@ -30,7 +30,7 @@ pub use record::{
 };
 pub use record::{
     AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, CreatedFleet, FleetChange, FleetFilter,
-    Idempotency, KeyRecord, MemberFilter, NewFleet, NewSession, Org, OutboxMessage, Seat, SessionFilter,
+    Idempotency, KeptArtifact, KeyRecord, MemberFilter, NewFleet, NewSession, Org, OutboxMessage, Seat, SessionFilter,
     TURN_PAGE_BYTES, Task, TurnFilter, TurnRecord, Unfinished, Update,
 };
 pub use record::{Claim, Claimed, DeliveryFilter, Settled, Settlement, WebhookSecretRecord};
@@ -112,6 +112,15 @@ pub trait Tenant: Send + Sync {
 
     /// The binding of that id, if this org has one.
     async fn binding(&self, id: BindingId) -> Result<Option<BindingRecord>, StoreError>;
+
+    /// The artifacts of a session that are kept, by path.
+    async fn artifacts(&self, session: SessionId) -> Result<Vec<KeptArtifact>, StoreError>;
+
+    /// The artifact of that path, if it is kept.
+    async fn artifact(&self, session: SessionId, path: &str) -> Result<Option<KeptArtifact>, StoreError>;
+
+    /// Forgets a session's artifacts; its result still names them.
+    async fn forget_artifacts(&self, session: SessionId) -> Result<(), StoreError>;
 
     /// The binding of that name, if this org has one.
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError>;
@@ -225,6 +234,17 @@ pub trait System: Send + Sync {
 
     /// Firings whose turn has come: of each trigger the one that has waited longest, if no session of its is under way.
     async fn waiting_firings(&self, limit: u32) -> Result<Vec<WaitingFiring>, StoreError>;
+
+    /// Sessions whose artifacts were kept before that time, and the oldest of each org that has more than so many bytes,
+    /// until it has no more than that. Oldest first; a bounded number.
+    async fn surplus_artifacts(
+        &self,
+        before: wire::Timestamp,
+        quota_bytes: u64,
+    ) -> Result<Vec<(OrgId, SessionId)>, StoreError>;
+
+    /// Whether anything of that session is kept, of whatever org: for the sweep of what nobody knows.
+    async fn has_artifacts(&self, session: SessionId) -> Result<bool, StoreError>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), StoreError>;

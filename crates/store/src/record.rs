@@ -2,8 +2,8 @@
 
 use model::audit::Draft;
 use wire::{
-    AuditEvent, Binding, BindingId, DeliveryId, Fleet, FleetEndReason, FleetId, KeyId, MemberPhase, OrgId, Phase, Role,
-    Scope, Session, SessionFault, SessionId, SessionResult, Timestamp, Turn, WebhookEventType,
+    Artifact, AuditEvent, Binding, BindingId, DeliveryId, Fleet, FleetEndReason, FleetId, KeyId, MemberPhase, OrgId,
+    Phase, Role, Scope, Session, SessionFault, SessionId, SessionResult, Timestamp, Turn, WebhookEventType,
 };
 
 mod triggers;
@@ -61,6 +61,17 @@ pub struct Update {
     pub drafts: Vec<Draft>,
     /// Messages to deliver because of the change.
     pub outbox: Vec<OutboxMessage>,
+    /// Files that it left and that are kept, when this is its end. Each has its place in this list as its number.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// A file that a session left and that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptArtifact {
+    /// What it is.
+    pub artifact: Artifact,
+    /// Under which its content is kept, beside the session's id.
+    pub number: u32,
 }
 
 /// A message to be delivered outside of the transaction, at least once. Those of one session go in their order.

@@ -30,10 +30,10 @@ use wire::{
 
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Claim, Claimed, CreateError, Created,
-    CreatedFleet, DeliveryFilter, DueTrigger, FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError,
-    MemberFilter, NewFleet, NewSession, NotFired, OpenError, Org, Seat, SessionFilter, Settlement, Store, StoreError,
-    System, Task, Tenant, TriggerChange, TriggerError, TriggerFilter, TriggerRecord, TurnFilter, TurnRecord,
-    Unfinished, Unstarted, Update, UpdateError, WaitingFiring, WebhookSecretRecord,
+    CreatedFleet, DeliveryFilter, DueTrigger, FleetChange, FleetFilter, Idempotency, KeptArtifact, KeyRecord,
+    MemberError, MemberFilter, NewFleet, NewSession, NotFired, OpenError, Org, Seat, SessionFilter, Settlement, Store,
+    StoreError, System, Task, Tenant, TriggerChange, TriggerError, TriggerFilter, TriggerRecord, TurnFilter,
+    TurnRecord, Unfinished, Unstarted, Update, UpdateError, WaitingFiring, WebhookSecretRecord,
 };
 use write::{DeliveryChange, Operation, Writer};
 
@@ -44,10 +44,11 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const READERS: u32 = 4;
 
 /// Shipped migrations. A shipped file is never edited; the next one goes behind it.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "first", include_str!("../migrations/sqlite/0001_first.sql")),
     (2, "bindings", include_str!("../migrations/sqlite/0002_bindings.sql")),
     (3, "turns", include_str!("../migrations/sqlite/0003_turns.sql")),
+    (4, "artifacts", include_str!("../migrations/sqlite/0004_artifacts.sql")),
     (5, "fleets", include_str!("../migrations/sqlite/0005_fleets.sql")),
     (6, "webhooks", include_str!("../migrations/sqlite/0006_webhooks.sql")),
     (7, "triggers", include_str!("../migrations/sqlite/0007_triggers.sql")),
@@ -255,6 +256,19 @@ impl Tenant for SqliteTenant {
         read::bindings::by_id(self.store.readers()?, self.org, id).await
     }
 
+    async fn artifacts(&self, session: SessionId) -> Result<Vec<KeptArtifact>, StoreError> {
+        read::artifacts::of(self.store.readers()?, self.org, session).await
+    }
+
+    async fn artifact(&self, session: SessionId, path: &str) -> Result<Option<KeptArtifact>, StoreError> {
+        read::artifacts::at(self.store.readers()?, self.org, session, path).await
+    }
+
+    async fn forget_artifacts(&self, session: SessionId) -> Result<(), StoreError> {
+        let org = self.org;
+        self.store.write(|reply| Operation::ForgetArtifacts { org, session, reply }).await?.map(drop)
+    }
+
     async fn binding_named(&self, name: &str) -> Result<Option<BindingRecord>, StoreError> {
         read::bindings::by_name(self.store.readers()?, self.org, name).await
     }
@@ -409,6 +423,18 @@ impl System for SqliteSystem {
 
     async fn next_delivery(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         read::webhooks::next(self.store.readers()?, after).await
+    }
+
+    async fn surplus_artifacts(
+        &self,
+        before: Timestamp,
+        quota_bytes: u64,
+    ) -> Result<Vec<(OrgId, SessionId)>, StoreError> {
+        read::artifacts::surplus(self.store.readers()?, before, quota_bytes).await
+    }
+
+    async fn has_artifacts(&self, session: SessionId) -> Result<bool, StoreError> {
+        read::artifacts::exist(self.store.readers()?, session).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

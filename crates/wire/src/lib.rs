@@ -8,6 +8,7 @@ mod access;
 mod audit;
 mod backend;
 mod binding;
+mod file;
 mod fleet;
 mod frame;
 mod id;
@@ -28,6 +29,7 @@ pub use binding::{
     Binding, BindingAllow, BindingBudget, BindingKind, BindingPage, BindingSecret, BindingSpec, BindingUpstream,
     CreateBinding, UpdateBinding,
 };
+pub use file::{FileEntry, FileKind, FilePage, StoredFile};
 pub use fleet::{
     Completion, CreateFleet, Fleet, FleetBudget, FleetCounts, FleetEnd, FleetEndReason, FleetFrame, FleetMember,
     FleetMemberPage, FleetMembers, FleetPage, FleetPhase, FleetProgress, FleetResult, FleetResultPage, FleetTemplate,
@@ -42,8 +44,9 @@ pub use request::{
     CreateSession, Egress, EgressMode, EgressRule, EgressTarget, File, GitSource, Interactive, Limits, Source,
 };
 pub use session::{
-    Artifact, Denial, Enforcement, ExecMode, FaultCode, InteractiveView, KillReason, Language, LimitsView, Outcome,
-    Phase, Session, SessionFault, SessionPage, SessionResult, Usage,
+    Artifact, ArtifactPage, Denial, Enforcement, ExecMode, FaultCode, InteractiveView, KillReason, Language,
+    LimitsView, Outcome, Phase, Session, SessionFault, SessionPage, SessionResult, SkippedArtifact, SkippedBecause,
+    Usage,
 };
 pub use time::Timestamp;
 pub use trigger::{

@@ -11,6 +11,8 @@ pub enum ErrorCode {
     MalformedJson,
     /// The request was read, and one or more fields are wrong; `errors` lists all of them. 400.
     InvalidRequest,
+    /// The content has another digest than `Content-Digest` says; nothing of it was kept. 400.
+    DigestMismatch,
     /// No identity, or one that is not valid. 401.
     Unauthenticated,
     /// The identity is known and may not do this. 403.
@@ -31,15 +33,21 @@ pub enum ErrorCode {
     TurnQueueFull,
     /// A signed call with this id was taken already. 409.
     Replayed,
+    /// It is no regular file, or no directory where one is needed. Links are neither. 409.
+    NotAFile,
     /// The body is larger than this server takes. 413.
     BodyTooLarge,
-    /// The body is not `application/json`. 415.
+    /// The file does not fit within the session's `diskBytes`, or claims more than that. 413.
+    DiskExceeded,
+    /// The body is of another type than the operation takes, or is encoded. 415.
     UnsupportedMediaType,
+    /// The range begins behind the end. 416.
+    RangeNotSatisfiable,
     /// The deployment's backend cannot enforce what was asked for. 422.
     NotEnforceable,
     /// The request asks for a part of the contract that this deployment does not offer. 422.
     NotSupported,
-    /// Too many sessions are waiting already; `Retry-After` says when to come again. 429.
+    /// Too many sessions or transfers are waiting already; `Retry-After` says when to come again. 429.
     Busy,
     /// A fault of ours; the log has it under the request id. 500.
     Internal,
@@ -53,7 +61,7 @@ impl ErrorCode {
     /// The HTTP status that goes with the code; one code always has the same one.
     pub fn status(self) -> u16 {
         match self {
-            Self::MalformedJson | Self::InvalidRequest => 400,
+            Self::MalformedJson | Self::InvalidRequest | Self::DigestMismatch => 400,
             Self::Unauthenticated => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
@@ -63,9 +71,11 @@ impl ErrorCode {
             | Self::WrongState
             | Self::Conflict
             | Self::TurnQueueFull
-            | Self::Replayed => 409,
-            Self::BodyTooLarge => 413,
+            | Self::Replayed
+            | Self::NotAFile => 409,
+            Self::BodyTooLarge | Self::DiskExceeded => 413,
             Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
             Self::NotEnforceable | Self::NotSupported => 422,
             Self::Busy => 429,
             Self::Internal => 500,
@@ -78,6 +88,7 @@ impl ErrorCode {
         match self {
             Self::MalformedJson => "The body is not acceptable JSON",
             Self::InvalidRequest => "The request is not valid",
+            Self::DigestMismatch => "The content is not what its digest says",
             Self::Unauthenticated => "Authentication is required",
             Self::Forbidden => "Not allowed",
             Self::NotFound => "Not found",
@@ -88,11 +99,14 @@ impl ErrorCode {
             Self::Conflict => "The name is taken",
             Self::TurnQueueFull => "Too many turns are waiting",
             Self::Replayed => "The call was taken already",
+            Self::NotAFile => "Not a regular file",
             Self::BodyTooLarge => "The body is too large",
+            Self::DiskExceeded => "The file does not fit on the session's disk",
             Self::UnsupportedMediaType => "Unsupported media type",
+            Self::RangeNotSatisfiable => "The range begins behind the end",
             Self::NotEnforceable => "The policy cannot be enforced here",
             Self::NotSupported => "Not offered by this deployment",
-            Self::Busy => "Too many sessions are waiting",
+            Self::Busy => "Too many are waiting",
             Self::Internal => "Internal error",
             Self::Timeout => "The request took too long",
             Self::Unavailable => "Temporarily unavailable",
@@ -104,6 +118,7 @@ impl ErrorCode {
         match self {
             Self::MalformedJson => "malformed_json",
             Self::InvalidRequest => "invalid_request",
+            Self::DigestMismatch => "digest_mismatch",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::NotFound => "not_found",
@@ -114,8 +129,11 @@ impl ErrorCode {
             Self::Conflict => "conflict",
             Self::TurnQueueFull => "turn_queue_full",
             Self::Replayed => "replayed",
+            Self::NotAFile => "not_a_file",
             Self::BodyTooLarge => "body_too_large",
+            Self::DiskExceeded => "disk_exceeded",
             Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::NotEnforceable => "not_enforceable",
             Self::NotSupported => "not_supported",
             Self::Busy => "busy",

@@ -342,6 +342,46 @@ pub struct Artifact {
     pub sha256: String,
 }
 
+/// The artifacts of a session that are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactPage {
+    /// All of them, by path; at most 1000.
+    pub items: Vec<Artifact>,
+}
+
+/// Why a file that a glob means was not collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SkippedBecause {
+    /// It is no regular file.
+    NotAFile,
+    /// It is larger than what one session may leave, or claims to be.
+    TooLarge,
+    /// There are more than one session may leave, or more to look through than is.
+    TooMany,
+    /// Its name is not UTF-8, has control characters, or is too long.
+    Name,
+    /// It could not be read, or not to its end.
+    Unreadable,
+    /// There was no time left.
+    Late,
+    /// The sandbox had ended with the workload.
+    SandboxGone,
+    /// The server could not keep it.
+    StoreFailed,
+}
+
+/// What a glob means and was not collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SkippedArtifact {
+    /// Path below `/workspace`; `**` for whatever else there may be.
+    pub path: String,
+    /// Why.
+    pub because: SkippedBecause,
+}
+
 /// Something that the policy refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -391,6 +431,9 @@ pub struct SessionResult {
     pub stderr_tail_offset: u64,
     /// Collected files.
     pub artifacts: Vec<Artifact>,
+    /// Files that were meant and not collected; at most 50 are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts_skipped: Vec<SkippedArtifact>,
     /// What was used.
     pub usage: Usage,
     /// What was refused, and what would allow it.

@@ -9,7 +9,7 @@ use http::Method;
 use store::{
     Claim, Claimed, DueTrigger, Org, Store, StoreError, System, Tenant, TriggerRecord, Unfinished, WaitingFiring,
 };
-use wire::{BindingId, KeyId, OrgId, Timestamp, TriggerId};
+use wire::{BindingId, KeyId, OrgId, SessionId, Timestamp, TriggerId};
 
 use crate::harness::{Builder, request};
 
@@ -85,6 +85,18 @@ impl System for BrokenSystem {
 
     async fn next_delivery(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
         self.0.next_delivery(after).await
+    }
+
+    async fn surplus_artifacts(
+        &self,
+        before: Timestamp,
+        quota_bytes: u64,
+    ) -> Result<Vec<(OrgId, SessionId)>, StoreError> {
+        self.0.surplus_artifacts(before, quota_bytes).await
+    }
+
+    async fn has_artifacts(&self, session: SessionId) -> Result<bool, StoreError> {
+        self.0.has_artifacts(session).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -143,6 +143,14 @@ impl Api {
         id
     }
 
+    /// The same, once it runs.
+    pub(crate) async fn running_session(&self, key: &Key, script: &[&str]) -> String {
+        let id = self.session(key, script).await;
+        eventually("running", async || self.get(key, &format!("/v1/sessions/{id}")).await.json()["phase"] == "running")
+            .await;
+        id
+    }
+
     /// Serves on a port of loopback.
     pub(crate) async fn listen(&self) -> Listening {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

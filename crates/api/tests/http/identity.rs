@@ -17,7 +17,7 @@ use store::AuditFilter;
 use wire::{AuditType, Role, Scope};
 
 use crate::{
-    bindings, fleets,
+    artifacts, bindings, files, fleets,
     harness::{Answer, Api, Builder, Key, request},
     triggers, webhooks,
 };
@@ -57,6 +57,7 @@ impl Documented {
             Operation::RotateBinding => r#"{"value": "another secret"}"#.into(),
             Operation::CreateTrigger => triggers::body(&triggers::new_name()).to_string().into(),
             Operation::UpdateTrigger => r#"{"enabled": false}"#.into(),
+            Operation::WriteFile => "content".into(),
             Operation::GetHealth
             | Operation::GetReadiness
             | Operation::GetOpenApi
@@ -77,6 +78,11 @@ impl Documented {
             | Operation::ListFleetMembers
             | Operation::GetFleetResults
             | Operation::StreamFleet
+            | Operation::ListFiles
+            | Operation::ReadFile
+            | Operation::DeleteFile
+            | Operation::ListArtifacts
+            | Operation::GetArtifact
             | Operation::ListBindings
             | Operation::GetBinding
             | Operation::DeleteBinding
@@ -92,7 +98,8 @@ impl Documented {
             | Operation::RotateTriggerSecret
             | Operation::CallHook => Body::empty(),
         };
-        request(self.method.clone(), &self.path.replace("{id}", id).replace("{number}", "1"), key, body)
+        let path = self.path.replace("{id}", id).replace("{number}", "1").replace("{path}", "a/file");
+        request(self.method.clone(), &path, key, body)
     }
 
     fn is_of_bindings(&self) -> bool {
@@ -131,6 +138,10 @@ impl Documented {
         } else {
             "ses"
         }
+    }
+
+    fn is_of_files(&self) -> bool {
+        self.path.contains("/files")
     }
 
     fn scope(&self) -> Option<Scope> {
@@ -213,13 +224,15 @@ const TABLE: &[&str] = &[
     "createBinding: admin owner",
     "createFleet: developer admin owner",
     "createSession: developer admin owner",
-    "createTurn: developer admin owner",
     "createTrigger: developer admin owner",
+    "createTurn: developer admin owner",
     "deleteBinding: admin owner",
+    "deleteFile: developer admin owner",
     "deleteFleet: developer admin owner",
     "deleteSession: developer admin owner",
     "deleteTrigger: developer admin owner",
     "fireTrigger: developer admin owner",
+    "getArtifact: viewer developer admin owner",
     "getBinding: viewer developer admin owner",
     "getDocs: nobody viewer developer admin owner audit-only",
     "getFleet: viewer developer admin owner",
@@ -230,19 +243,22 @@ const TABLE: &[&str] = &[
     "getSession: viewer developer admin owner",
     "getSessionAudit: viewer developer admin owner audit-only",
     "getSessionResult: viewer developer admin owner",
-    "getTurn: viewer developer admin owner",
     "getTrigger: viewer developer admin owner",
     "getTriggerRuns: viewer developer admin owner",
+    "getTurn: viewer developer admin owner",
     "getWebhookSecret: admin owner",
     "interruptTurn: developer admin owner",
+    "listArtifacts: viewer developer admin owner",
     "listBackends: viewer developer admin owner",
     "listBindings: viewer developer admin owner",
     "listDeliveries: viewer developer admin owner",
+    "listFiles: viewer developer admin owner",
     "listFleetMembers: viewer developer admin owner",
     "listFleets: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
-    "listTurns: viewer developer admin owner",
     "listTriggers: viewer developer admin owner",
+    "listTurns: viewer developer admin owner",
+    "readFile: viewer developer admin owner",
     "retryDelivery: developer admin owner",
     "rotateBinding: admin owner",
     "rotateTriggerSecret: developer admin owner",
@@ -251,15 +267,20 @@ const TABLE: &[&str] = &[
     "streamSession: viewer developer admin owner",
     "updateBinding: admin owner",
     "updateTrigger: developer admin owner",
+    "writeFile: developer admin owner",
 ];
 
 #[tokio::test]
 async fn every_role_may_do_what_the_table_says_and_nothing_else() {
-    let api = Api::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = Builder::default();
+    builder.config.artifacts = Some(artifacts::keep(&folder));
+    let api = builder.start().await;
     let owner = api.owner().await;
-    let session = api.ended_session(&owner, &["exit 0"]).await;
     let fleet = fleets::ended(&api, &owner, 1).await;
     let delivery = webhooks::delivered(&api, &owner).await;
+    let session = artifacts::left(&api, &owner, "a/file").await;
+    let running = api.running_session(&owner, &["sleep 1h"]).await;
     let mut callers = vec![("nobody".to_owned(), None)];
     for role in Role::ALL {
         callers.push((role.to_string(), Some(api.key(api.org, role, None).await)));
@@ -275,15 +296,19 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
             let own = match operation.prefix() {
                 "flt" => &fleet,
                 "whd" => &delivery,
+                _ if operation.is_of_files() => &running,
                 _ => &session,
             };
             let trigger = if operation.is_of_triggers() { Some(triggers::created(&api, &owner).await) } else { None };
             let id = binding.as_ref().or(trigger.as_ref()).unwrap_or(own);
+            if operation.is_of_files() {
+                files::put(&api, &owner, &running, "a/file", "content").await;
+            }
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
                 // The session is not interactive, and says so to who may know.
-                200 | 201 | 404 | 409 if answer.status.is_success() || operation.is_of_turns() => {
+                200 | 201 | 204 | 404 | 409 if answer.status.is_success() || operation.is_of_turns() => {
                     row.push(' ');
                     row.push_str(name);
                 }
@@ -326,7 +351,7 @@ async fn another_orgs_session_cannot_be_told_from_one_that_does_not_exist() {
     let finished = api.ended_session(&owner, &["exit 0"]).await;
     let running = api.session(&owner, &["sleep 1h"]).await;
     let ids = [finished.as_str(), running.as_str(), "nonsense", "ses_", "%FF", "..%2f", "ses_%00"];
-    assert_eq!(none_can_be_told(&api, &stranger, "ses", &ids).await, 9 * 7);
+    assert_eq!(none_can_be_told(&api, &stranger, "ses", &ids).await, 15 * 7);
     let still = api.get(&owner, &format!("/v1/sessions/{running}")).await.json();
     assert_eq!(still["outcome"], Value::Null, "{still}");
     assert_eq!(api.get(&stranger, "/v1/sessions").await.json()["items"], serde_json::json!([]));

@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod artifacts;
 mod bad_input;
 mod bindings;
 mod browsers;
 mod faults;
+mod files;
 mod fleets;
 mod harness;
 mod identity;

@@ -152,6 +152,7 @@ impl Host {
             disk_bytes: program.limits.disk_bytes,
             entrypoint: None,
             interactive: false,
+            stays: false,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         Running { id: sandbox.id, _sender: sender, receiver, gateway: sandbox.gateway }
@@ -278,7 +279,7 @@ impl Seen {
             GuestFrame::Exceeded { limit } => self.exceeded.push(limit),
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit.code()),
             GuestFrame::Fault { message } | GuestFrame::NotPut { message, .. } => self.fault = Some(message),
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) => {}
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) | GuestFrame::File(_) => {}
         }
     }
 }

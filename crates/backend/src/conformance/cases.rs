@@ -1,6 +1,7 @@
 //! The rules, one case each.
 
 mod cancellation;
+mod desk;
 mod files;
 mod honest;
 mod lifecycle;
@@ -67,6 +68,10 @@ cases! {
     files::a_name_that_leads_out_is_refused: Backend,
     files::nothing_is_replaced: Backend,
     files::more_than_the_disk_holds_is_refused: Backend,
+    desk::files_of_a_running_program_are_read_written_listed_and_removed: Language,
+    desk::names_that_lead_out_are_refused_and_the_program_lives_on: Backend,
+    desk::a_file_that_does_not_fit_is_refused_and_leaves_nothing: Backend,
+    desk::a_program_that_was_stopped_leaves_its_files_to_a_host_that_wants_them: Language,
     limits::output_is_cut_at_its_limit: Language,
     limits::processes_over_the_limit_are_reported: Language,
     limits::threads_over_the_limit_are_reported: Language,

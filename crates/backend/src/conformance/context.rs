@@ -80,7 +80,7 @@ pub(super) struct Running {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) seen: Seen,
-    context: Context,
+    pub(super) context: Context,
 }
 
 /// What a program gets.
@@ -90,6 +90,8 @@ pub(super) struct Given<'a> {
     pub(super) env: &'a [(&'a str, &'a str)],
     pub(super) files: &'a [Put],
     pub(super) interactive: bool,
+    /// Whether the runner stays when it has ended.
+    pub(super) stays: bool,
 }
 
 /// What has come out of a sandbox.
@@ -149,6 +151,7 @@ impl Context {
             disk_bytes: limits.disk_bytes,
             entrypoint: None,
             interactive: given.interactive,
+            stays: given.stays,
         };
         let puts = given.files.iter().cloned().map(HostFrame::Put);
         for frame in puts.chain([HostFrame::Start(Box::new(start))]) {
@@ -261,7 +264,7 @@ impl Running {
 }
 
 impl Seen {
-    fn take(&mut self, frame: GuestFrame) {
+    pub(super) fn take(&mut self, frame: GuestFrame) {
         match frame {
             GuestFrame::Started { .. } => self.started = true,
             GuestFrame::Output { stream: Stream::Stdout, data } => self.stdout.extend(data),
@@ -272,6 +275,8 @@ impl Seen {
             GuestFrame::Fault { message } => self.fault = Some(message),
             GuestFrame::NotPut { reason, .. } => self.not_put = Some(reason),
             GuestFrame::Turned(turned) => self.turned.push(turned),
+            // A case that asks for files takes the answers itself.
+            GuestFrame::File(_) => {}
             // The channel lets none through after the handshake.
             GuestFrame::Hello { .. } => {}
         }

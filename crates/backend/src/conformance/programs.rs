@@ -51,6 +51,7 @@ programs! {
     HALF_FULL = "half_full",
     HONEST = "honest",
     INPUTS = "inputs",
+    KEEPER = "keeper",
     MIRROR = "mirror",
     PARENT = "parent",
     PATIENT = "patient",

@@ -84,6 +84,24 @@ impl Meter {
         self.check(wanted > self.limits.disk_bytes, SandboxLimit::Disk)
     }
 
+    /// Takes room for a file of the host's, if there is so much.
+    pub(super) fn take_room(&mut self, bytes: u64) -> bool {
+        let fits = self.has_room(bytes);
+        if fits {
+            self.disk_held += bytes;
+        }
+        fits
+    }
+
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.disk_held.saturating_add(bytes) <= self.limits.disk_bytes
+    }
+
+    /// Gives back what a file took.
+    pub(super) fn give_room(&mut self, bytes: u64) {
+        self.disk_held = self.disk_held.saturating_sub(bytes);
+    }
+
     /// Begins to burn CPU time, for ever when none is named.
     pub(super) fn ignite(&mut self, cpu: Option<Duration>, now: Instant) -> Burning {
         let wanted = cpu.map_or(u64::MAX, |cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX));

@@ -1,9 +1,11 @@
 //! What the model runner says: frames, with output counted and cut as the real runner does it.
 
+use std::sync::Arc;
+
 use protocol::{GuestFrame, GuestLimit, OUTPUT_CHUNK_BYTES, Stream, encode};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
-use super::runner::Stop;
+use super::{clerk::Pipe, runner::Stop};
 
 /// Bytes that are collected before they are written.
 const ENOUGH: usize = 64 * 1024;
@@ -15,7 +17,7 @@ const PIPE_BYTES: u64 = 64 * 1024;
 /// program costs one write.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    pipe: DuplexStream,
+    pipe: Pipe,
     bytes: Vec<u8>,
     written: usize,
     /// Output that is not a frame yet.
@@ -31,7 +33,7 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn new(pipe: DuplexStream, frames_left: Option<u64>) -> Self {
         Self {
-            pipe,
+            pipe: Arc::new(tokio::sync::Mutex::new(pipe)),
             bytes: Vec::new(),
             written: 0,
             pending: None,
@@ -40,6 +42,11 @@ impl Outbox {
             exceeded: false,
             unread: 0,
         }
+    }
+
+    /// The pipe, for somebody else who writes whole frames to it.
+    pub(super) fn pipe(&self) -> Pipe {
+        Arc::clone(&self.pipe)
     }
 
     /// How much output may be forwarded.
@@ -123,8 +130,12 @@ impl Outbox {
     }
 
     async fn write(&mut self) -> Result<(), Stop> {
+        if self.bytes.is_empty() {
+            return Ok(());
+        }
+        let mut pipe = self.pipe.lock().await;
         while self.written < self.bytes.len() {
-            self.written += self.pipe.write(&self.bytes[self.written..]).await.map_err(|_| Stop::Gone)?;
+            self.written += pipe.write(&self.bytes[self.written..]).await.map_err(|_| Stop::Gone)?;
         }
         self.bytes.clear();
         self.written = 0;

@@ -26,6 +26,8 @@ pub(super) enum Instruction {
     Threads(u32),
     /// Writes to files and keeps them.
     Disk(u64),
+    /// Writes this to a file of the working directory.
+    Save { path: String, data: Vec<u8>, append: bool },
     /// Gives JSON text to `enclave.result`, valid or not.
     Result(Vec<u8>),
     /// Hands back the arguments and the environment as the result.

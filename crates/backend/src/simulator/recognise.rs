@@ -135,6 +135,7 @@ fn ends(instruction: &Instruction) -> bool {
         Instruction::Fork(count) | Instruction::Threads(count) => *count == u32::MAX,
         Instruction::Write(..)
         | Instruction::Sleep(_)
+        | Instruction::Save { .. }
         | Instruction::Result(_)
         | Instruction::Mirror
         | Instruction::Connect(..)

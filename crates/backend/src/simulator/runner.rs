@@ -3,7 +3,11 @@
 mod frames;
 mod interactive;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use model::{Language, gateway::ToGateway};
 use protocol::{
@@ -15,8 +19,9 @@ use tokio::{
     sync::mpsc,
 };
 
-use self::frames::HostFrames;
+use self::frames::{Heard, HostFrames};
 use super::{
+    clerk::{Clerk, lock},
     digest,
     files::Files,
     gateway::{ModelGateway, Tried},
@@ -74,9 +79,9 @@ impl Runner {
     }
 
     async fn serve(&mut self) -> Result<Infallible, Stop> {
-        let mut files = Files::default();
+        let files = Mutex::new(Files::default());
         let mut from_host = HostFrames::new(&mut self.from_host);
-        let start = start(&mut from_host, &mut self.outbox, &self.sandbox, &mut files).await?;
+        let start = start(&mut from_host, &mut self.outbox, &self.sandbox, &files).await?;
         let own = match self.language {
             Language::Python => protocol::Language::Python,
             Language::Node => protocol::Language::Node,
@@ -90,6 +95,7 @@ impl Runner {
         self.outbox.allow(start.output_bytes);
 
         let (mut gateway, mut told) = self.sandbox.take_gateway().unzip();
+        from_host.serve(Clerk { to_host: self.outbox.pipe(), files: &files, sandbox: &self.sandbox });
         let mut play = Play {
             outbox: &mut self.outbox,
             sandbox: &self.sandbox,
@@ -103,23 +109,39 @@ impl Runner {
             last_result: None,
             raised: start.interactive.then_some(None),
         };
-        if start.interactive {
-            return tokio::select! {
-                () = swallow(told.as_mut()) => unreachable!("it never ends"),
-                stop = play.converse(&mut from_host) => stop,
+        // Rotations are taken, and change nothing that is modelled.
+        let rotations = swallow(told.as_mut());
+        let stopped = if start.interactive {
+            tokio::select! {
+                () = rotations => unreachable!("it never ends"),
+                stopped = play.converse(&mut from_host) => stopped?,
+            }
+        } else {
+            let program = Program::read(&start.code, self.language, play.gateway.is_some());
+            let heard = tokio::select! {
+                biased;
+                heard = from_host.heard(0) => Some(heard?),
+                () = rotations => unreachable!("it never ends"),
+                ended = play.run(&program) => ended.map(|()| None)?,
             };
-        }
-        let program = Program::read(&start.code, self.language, play.gateway.is_some());
-        let unexpected = tokio::select! {
-            biased;
-            // Whatever it is.
-            read = from_host.interrupted(0) => read,
-            // Rotations are taken, and change nothing that is modelled.
-            () = swallow(told.as_mut()) => unreachable!("it never ends"),
-            stop = play.run(&program) => return stop,
+            match heard {
+                None => false,
+                Some(Heard::Stop) => true,
+                // Whatever it is.
+                Some(Heard::Interrupted | Heard::Unexpected) => {
+                    return fault(&mut self.outbox, "the host started a second program".to_owned()).await;
+                }
+            }
         };
-        unexpected?;
-        fault(&mut self.outbox, "the host started a second program".to_owned()).await
+        if stopped {
+            let (session_id, exit) = (start.session_id.clone(), Exit::Signal(9));
+            self.outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
+            self.outbox.flush().await?;
+        }
+        if start.stays {
+            while from_host.heard(0).await? == Heard::Stop {}
+        }
+        Err(Stop::Gone)
     }
 }
 
@@ -128,26 +150,32 @@ async fn start(
     from_host: &mut HostFrames<'_>,
     outbox: &mut Outbox,
     sandbox: &Sandbox,
-    files: &mut Files,
+    files: &Mutex<Files>,
 ) -> Result<Start, Stop> {
     loop {
         match from_host.next(outbox).await? {
-            HostFrame::Start(start) => match files.finish() {
-                Ok(()) => return Ok(*start),
-                Err((reason, message)) => match not_put(outbox, reason, message).await? {},
-            },
+            HostFrame::Start(start) => {
+                let whole = lock(files).finish();
+                match whole {
+                    Ok(()) => return Ok(*start),
+                    Err((reason, message)) => match not_put(outbox, reason, message).await? {},
+                }
+            }
             HostFrame::Put(put) => take(outbox, sandbox, files, put).await?,
             HostFrame::Turn(_) | HostFrame::Interrupt { .. } => {
                 match fault(outbox, "the host sent a turn before the start".to_owned()).await? {}
+            }
+            HostFrame::File(_) | HostFrame::Stop => {
+                match fault(outbox, "from the host: too early".to_owned()).await? {}
             }
         }
     }
 }
 
-async fn take(outbox: &mut Outbox, sandbox: &Sandbox, files: &mut Files, put: Put) -> Result<(), Stop> {
+async fn take(outbox: &mut Outbox, sandbox: &Sandbox, files: &Mutex<Files>, put: Put) -> Result<(), Stop> {
     let (path, bytes) = (put.path.clone(), put.data.len() as u64);
     let full = |limit| (NotPut::NoSpace, format!("{path}: the disk is full"), Stop::Over(limit));
-    let put = files.put(put).map_err(|(reason, message)| (reason, message, Stop::Gone));
+    let put = lock(files).put(put).map_err(|(reason, message)| (reason, message, Stop::Gone));
     let Err((reason, message, stop)) = put.and_then(|()| sandbox.fill(bytes).map_err(full)) else {
         return Ok(());
     };
@@ -181,7 +209,7 @@ struct Play<'a> {
     language: Language,
     start: &'a Start,
     gateway: Option<&'a mut ModelGateway>,
-    files: &'a Files,
+    files: &'a Mutex<Files>,
     started: bool,
     processes: u32,
     results: u32,
@@ -191,14 +219,14 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    async fn run(&mut self, program: &Program) -> Result<Infallible, Stop> {
+    async fn run(&mut self, program: &Program) -> Result<(), Stop> {
         let exit = self.play(program).await?;
         self.confirm().await?;
         self.end(exit).await
     }
 
     /// Says the last words.
-    async fn end(&mut self, exit: Exit) -> Result<Infallible, Stop> {
+    async fn end(&mut self, exit: Exit) -> Result<(), Stop> {
         if let Some(json) = self.last_result.take() {
             self.outbox.say(&GuestFrame::Result { json }).await?;
         }
@@ -207,8 +235,7 @@ impl Play<'_> {
             gateway.finish().await;
         }
         self.outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
-        self.outbox.flush().await?;
-        Err(Stop::Gone)
+        self.outbox.flush().await
     }
 
     /// Says that the program runs. Done as late as possible: a misbehaviour that comes first comes before that.
@@ -267,14 +294,22 @@ impl Play<'_> {
             Instruction::Read(path) => {
                 self.outbox.output(Stream::Stdout, inside::read(path).as_bytes()).await?;
             }
-            Instruction::Cat(path) => match self.files.read(path) {
-                Some(content) => self.outbox.output(Stream::Stdout, content).await?,
+            Instruction::Save { path, data, append } => {
+                self.within(self.sandbox.fill(data.len() as u64)).await?;
+                lock(self.files).write(path, data, *append);
+            }
+            Instruction::Cat(path) => match self.content(path) {
+                Some(content) => self.outbox.output(Stream::Stdout, &content).await?,
                 None => return self.raise(&format!("FileNotFoundError: {path}"), 1).await,
             },
             Instruction::Hang => self.outbox.hang().await?,
             Instruction::Frame(misbehaviour) => self.misbehave(*misbehaviour).await?,
         }
         Ok(None)
+    }
+
+    fn content(&self, path: &str) -> Option<Arc<Vec<u8>>> {
+        lock(self.files).read(path)
     }
 
     async fn connect(&mut self, reach: Reach, to: &str) -> Result<(), Stop> {

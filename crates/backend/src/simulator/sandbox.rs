@@ -131,6 +131,18 @@ impl Sandbox {
         self.state().meter.fill(bytes)
     }
 
+    pub(super) fn take_room(&self, bytes: u64) -> bool {
+        self.state().meter.take_room(bytes)
+    }
+
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.state().meter.has_room(bytes)
+    }
+
+    pub(super) fn give_room(&self, bytes: u64) {
+        self.state().meter.give_room(bytes);
+    }
+
     pub(super) fn ignite(&self, cpu: Option<std::time::Duration>) -> Burning {
         self.state().meter.ignite(cpu, Instant::now())
     }

@@ -58,6 +58,10 @@ fn instruction(text: &str, line: usize) -> Result<Instruction, String> {
         "fork" => Instruction::Fork(number(rest)?),
         "threads" => Instruction::Threads(number(rest)?),
         "disk" => Instruction::Disk(bytes(rest)?),
+        "write" => {
+            let (path, text) = rest.split_once(' ').unwrap_or((rest, ""));
+            Instruction::Save { path: something(path)?.into(), data: unescape(text)?, append: false }
+        }
         "result" => Instruction::Result(something(rest)?.into()),
         "mirror" => nothing(rest, Instruction::Mirror)?,
         "exit" => Instruction::Exit(number(rest)?),

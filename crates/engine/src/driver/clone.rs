@@ -23,7 +23,7 @@ use model::{
     session::{RepoUrl, Repository},
 };
 use protocol::{
-    Exit, GuestFrame, HostFrame, Start, Stream,
+    Exit, GuestFrame, HostFrame, OrderError, Start, Stream,
     egress::{INTERNAL_DOMAIN, base_url},
 };
 use serde::Deserialize;
@@ -322,6 +322,7 @@ impl Driver {
             disk_bytes: limits.disk_bytes,
             entrypoint: None,
             interactive: false,
+            stays: false,
         }))
     }
 
@@ -365,6 +366,7 @@ impl Driver {
                         "the channel's order check lets a hello through once, before this, and no turn was sent"
                     )
                 }
+                Ok(Some(GuestFrame::File(_))) => return Err(ChannelError::from(OrderError::Unasked).into()),
                 Ok(None) | Err(ChannelError::Io(_)) => {
                     return Err(self.limit_behind(id).await.map_or(CloneError::Lost, over));
                 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use store::{Update, UpdateError};
 use tokio_util::sync::CancellationToken;
-use wire::{AuditEvent, AuditType, End, PhaseChange, SessionResult, StreamFrame, TriggerId};
+use wire::{Artifact, AuditEvent, AuditType, End, PhaseChange, SessionResult, StreamFrame, TriggerId};
 
 use crate::{
     driver::{Driver, supervise::Run},
@@ -69,7 +69,8 @@ pub(super) struct Unrecorded;
 impl Driver {
     /// Records the end, with the result, in one transaction.
     pub(super) async fn finish(&mut self, run: Run) -> Result<(), Unrecorded> {
-        let result = view::result(&self.session, &run.verdict, run.usage, run.given, run.tails, run.denials);
+        let mut result = view::result(&self.session, &run.verdict, run.usage, run.given, run.tails, run.denials);
+        (result.artifacts, result.artifacts_skipped) = (run.kept.artifacts, run.kept.skipped);
         let now = self.inner.clock.now();
         let (state, ended) = self
             .state
@@ -87,7 +88,13 @@ impl Driver {
         let reason = result.kill_reason.map_or("none", wire::KillReason::as_str);
         metrics::counter!("enclave_sessions_finished_total", "outcome" => word(result.outcome), "reason" => reason)
             .increment(1);
-        self.record(Change { state, drafts: vec![ended, collected], sandbox: None, result: Some(result) }).await
+        let kept = result.artifacts.iter().map(|artifact| {
+            let Artifact { path, size, sha256 } = artifact;
+            let data = json!({ "path": path, "bytes": size, "sha256": sha256 });
+            Draft::platform(now, AuditType::ArtifactCollected, self.session.id, data)
+        });
+        let drafts = [ended, collected].into_iter().chain(kept).collect();
+        self.record(Change { state, drafts, sandbox: None, result: Some(result) }).await
     }
 
     /// Records that nothing is left, and what was found before and could not be recorded then.
@@ -141,6 +148,7 @@ impl Driver {
             result: result.clone(),
             drafts: drafts.clone(),
             outbox,
+            artifacts: result.as_ref().map_or_else(Vec::new, |result| result.artifacts.clone()),
         };
         let events = self.inner.store.tenant(session.org_id).update_session(update).await?;
         if told {

@@ -40,6 +40,7 @@ impl Driver {
             disk_bytes: self.spec.limits.disk_bytes,
             entrypoint: inputs.entrypoint.clone(),
             interactive: self.spec.interactive.is_some(),
+            stays: self.wants_artifacts(),
         }))
     }
 }

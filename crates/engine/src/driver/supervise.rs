@@ -16,22 +16,30 @@ use backend::{
     Observation, Sandbox, SandboxId, SandboxLimit, Termination,
     channel::{ChannelError, Receiver, Sender},
 };
+use futures::future::OptionFuture;
 use model::{
     audit::Draft,
     phase::{Event, State, Verdict},
 };
 use protocol::{GuestFrame, GuestLimit, HostFrame, NotPut, Stream};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
 use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
 
 use crate::{
+    artifacts::collect::Kept,
     driver::{
-        Driver, drained,
+        Driver,
+        artifacts::Pipe,
+        drained,
         egress::{Egress, End, Heard},
         inputs::{Inputs, SendError},
         record::{Change, Unrecorded},
         turns::Conversation,
     },
+    files::FRAMES,
     output::{Budget, Output, Tails},
     view,
 };
@@ -53,12 +61,21 @@ pub(super) struct Run {
     pub(super) tails: Tails,
     /// What the session's policy refused.
     pub(super) denials: Vec<Denial>,
+    /// Of its files.
+    pub(super) kept: Kept,
 }
 
 impl Run {
     /// A session that had no sandbox to run in.
     pub(super) fn never(verdict: Verdict) -> Self {
-        Self { verdict, usage: Usage::default(), given: None, tails: Tails::default(), denials: Vec::new() }
+        Self {
+            verdict,
+            usage: Usage::default(),
+            given: None,
+            tails: Tails::default(),
+            denials: Vec::new(),
+            kept: Kept::default(),
+        }
     }
 
     /// Adds what was heard from a gateway before the workload's.
@@ -94,6 +111,9 @@ struct Handover<'a> {
     inputs: &'a mut Inputs,
     /// The audit events of the files.
     written: &'a [Draft],
+    /// What goes in behind the program, and the way to that.
+    frames: mpsc::Sender<HostFrame>,
+    outgoing: &'a mut mpsc::Receiver<HostFrame>,
 }
 
 /// What has come out of the sandbox so far.
@@ -123,10 +143,21 @@ impl Driver {
         };
 
         let written = inputs.drafts(self.session.id, self.inner.clock.now());
-        let handover = Handover { start, inputs: &mut inputs, written: &written };
+        let (frames, mut outgoing) = mpsc::channel(FRAMES);
+        let handover = Handover { start, inputs: &mut inputs, written: &written, frames, outgoing: &mut outgoing };
         let decided = self.watch(&id, handover, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
         let handed_over = collected.handed_over.load(Ordering::Acquire);
+        self.live.desk.end_public();
+        let mut kept = Kept::default();
+        let mut observation = None;
+        if self.wants_artifacts() && collected.started.is_some() {
+            // What collecting costs is not the program's doing.
+            observation = Some(self.observed(&id).await);
+            let pipe = Pipe { sender: &mut sender, receiver: &mut receiver, outgoing: &mut outgoing };
+            kept = self.collect(&decided, pipe, &mut collected).await;
+        }
+        self.live.desk.close();
         // With the sandbox the gateway ends: what it still has to tell comes before the end of the session.
         if !matches!(decided, Decided::Exited(_)) || egress.is_open() {
             if let Err(error) = self.inner.kill(self.backend.as_ref(), &id).await {
@@ -151,10 +182,10 @@ impl Driver {
             self.live.hub.publish(&frame(stream, chunk));
         }
 
-        let observation = self.inner.observe(self.backend.as_ref(), &id).await.unwrap_or_else(|error| {
-            self.log_failure("observe", &error);
-            Observation::default()
-        });
+        let observation = match observation {
+            Some(observation) => observation,
+            None => self.observed(&id).await,
+        };
         let heard = egress.close(self.session.id).await;
         let given = collected.result.take().and_then(|json| self.parse_result(&json, &mut collected));
         let wall = collected.started.map_or(Duration::ZERO, |started| ended.saturating_duration_since(started));
@@ -169,21 +200,28 @@ impl Driver {
             denials: heard.denials,
             given,
             tails: collected.output.tails(),
+            kept,
         }
+    }
+
+    async fn observed(&self, id: &SandboxId) -> Observation {
+        self.inner.observe(self.backend.as_ref(), id).await.unwrap_or_else(|error| {
+            self.log_failure("observe", &error);
+            Observation::default()
+        })
     }
 
     /// Starts the program and waits for the first thing that decides its end.
     async fn watch(
         &mut self,
         id: &SandboxId,
-        Handover { start, inputs, written }: Handover<'_>,
+        Handover { start, inputs, written, frames, outgoing }: Handover<'_>,
         sender: &mut Sender,
         receiver: &mut Receiver,
         egress: &mut Egress,
         collected: &mut Collected,
     ) -> Decided {
-        let backend = std::sync::Arc::clone(&self.backend);
-        let live = std::sync::Arc::clone(&self.live);
+        let (backend, live) = (Arc::clone(&self.backend), Arc::clone(&self.live));
         let deadline = self.inner.deadline.clone();
         let patience = START_PATIENCE + inputs.patience();
         let draining = self.inner.draining.clone();
@@ -193,13 +231,17 @@ impl Driver {
             inputs.send(sender).await?;
             sender.send(&start).await?;
             handed_over.store(true, Ordering::Release);
-            // From here on what the turns need.
-            if let Some(orders) = &mut orders {
-                while let Some(frame) = orders.recv().await {
-                    sender.send(&frame).await?;
-                }
+            // From here on what turns need, and what becomes of files.
+            loop {
+                let turns = OptionFuture::from(orders.as_mut().map(|orders| orders.recv()));
+                let frame = tokio::select! {
+                    biased;
+                    Some(Some(frame)) = turns => frame,
+                    Some(frame) = outgoing.recv() => frame,
+                    else => return Ok(()),
+                };
+                sender.send(&frame).await?;
             }
-            Ok(())
         };
         let terminated = backend.wait(id);
         tokio::pin!(sending, terminated);
@@ -248,7 +290,7 @@ impl Driver {
                     match result {
                         Ok(()) => {}
                         // The pipe closes when the sandbox dies; why it died comes from `wait`.
-                        Err(SendError::Channel(error)) => self.log_failure("start", &error),
+                        Err(SendError::Channel(error)) => self.log_failure("send", &error),
                         Err(error @ SendError::Spool(_)) => {
                             self.log_failure("start", &error);
                             return Decided::NotPut;
@@ -280,6 +322,7 @@ impl Driver {
                         if let Some(talk) = &mut collected.talk {
                             talk.started(now);
                         }
+                        live.desk.open(frames.clone());
                     }
                     Ok(Some(GuestFrame::Turned(turned))) => {
                         if let Some(decided) = self.turned(id, until, &turned, collected).await {
@@ -337,7 +380,7 @@ impl Driver {
     }
 
     /// Takes a frame of a running workload.
-    fn take(&self, frame: GuestFrame, collected: &mut Collected) -> Option<Decided> {
+    pub(super) fn take(&self, frame: GuestFrame, collected: &mut Collected) -> Option<Decided> {
         match frame {
             GuestFrame::Output { stream, data } => {
                 let (chunk, budget) = collected.output.push(stream, &data);
@@ -370,9 +413,12 @@ impl Driver {
                 tracing::warn!(session = %self.session.id, message = %message.escape_debug(), "not put");
                 Some(Decided::NotPut)
             }
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) => {
+            // Behind the end of its session the end of a turn is nobody's.
+            GuestFrame::Turned(_) => None,
+            GuestFrame::Hello { .. } | GuestFrame::Started { .. } => {
                 unreachable!("taken before this; the channel's order check lets each through once")
             }
+            GuestFrame::File(reply) => self.live.desk.answer(reply).err().map(|error| Decided::Violation(error.into())),
         }
     }
 
@@ -403,7 +449,9 @@ impl Driver {
                     | GuestFrame::Exited { .. }
                     | GuestFrame::Fault { .. }
                     | GuestFrame::NotPut { .. }
-                    | GuestFrame::Turned(_),
+                    | GuestFrame::Turned(_)
+                    // Whoever asked for it was sent away.
+                    | GuestFrame::File(_),
                 )) => {}
                 Ok(None) | Err(_) => return,
             }

@@ -12,9 +12,10 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, CreatedFleet,
-    DeliveryFilter, FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession,
-    NotFired, Seat, SessionFilter, Settlement, Store, StoreError, System, Task, Tenant, TriggerChange, TriggerError,
-    TriggerFilter, TriggerRecord, TurnFilter, TurnRecord, Unstarted, Update, UpdateError, WebhookSecretRecord,
+    DeliveryFilter, FleetChange, FleetFilter, Idempotency, KeptArtifact, KeyRecord, MemberError, MemberFilter,
+    NewFleet, NewSession, NotFired, Seat, SessionFilter, Settlement, Store, StoreError, System, Task, Tenant,
+    TriggerChange, TriggerError, TriggerFilter, TriggerRecord, TurnFilter, TurnRecord, Unstarted, Update, UpdateError,
+    WebhookSecretRecord,
 };
 use tokio::sync::Notify;
 use wire::{
@@ -183,6 +184,18 @@ impl Tenant for FaultyTenant {
 
     async fn audit_head(&self) -> Result<Head, StoreError> {
         self.tenant.audit_head().await
+    }
+
+    async fn artifacts(&self, session: SessionId) -> Result<Vec<KeptArtifact>, StoreError> {
+        self.tenant.artifacts(session).await
+    }
+
+    async fn artifact(&self, session: SessionId, path: &str) -> Result<Option<KeptArtifact>, StoreError> {
+        self.tenant.artifact(session, path).await
+    }
+
+    async fn forget_artifacts(&self, session: SessionId) -> Result<(), StoreError> {
+        self.tenant.forget_artifacts(session).await
     }
 
     async fn append_audit(&self, drafts: Vec<Draft>) -> Result<Vec<AuditEvent>, StoreError> {

@@ -35,7 +35,9 @@ impl Runner {
                 HostFrame::Turn(turn) => turn,
                 // One that came too late.
                 HostFrame::Interrupt { .. } => continue,
-                HostFrame::Start(_) | HostFrame::Put(_) => panic!("out of order"),
+                HostFrame::Start(_) | HostFrame::Put(_) | HostFrame::File(_) | HostFrame::Stop => {
+                    panic!("out of order")
+                }
             };
             let mut report = json!({ "status": "completed", "value": null, "error": null });
             for line in turn.code.lines() {

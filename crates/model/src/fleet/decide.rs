@@ -63,7 +63,6 @@ impl FleetSpec {
         }
         check_completion(request.completion, total.1, &mut faults);
         check_budget(request.budget.as_ref(), &mut faults);
-        let mut missing = Vec::new();
         let mut specs = Vec::new();
         let mut judge = |path: String, session: CreateSession, within: &dyn Fn(FieldError) -> FieldError| {
             // What could not be read of it is told already.
@@ -75,10 +74,9 @@ impl FleetSpec {
                     faults.push(within(FieldError::new("execMode", message)));
                 }
                 Ok(spec) => specs.push((path, spec)),
-                Err(Refusal::Invalid(own)) => faults.extend(own.into_iter().map(within)),
-                Err(Refusal::NotSupported(own)) => missing.extend(own.into_iter().map(within)),
+                Err(Refusal(own)) => faults.extend(own.into_iter().map(within)),
             }
-            faults.len() + missing.len() <= ENOUGH_FAULTS
+            faults.len() <= ENOUGH_FAULTS
         };
         match &request.members {
             FleetMembers::Listed(members) => {
@@ -99,10 +97,7 @@ impl FleetSpec {
         }
         shape_faults.extend(faults.into_iter().filter(|fault| !misread.covers(&fault.field)));
         if !shape_faults.is_empty() {
-            return Err(Refusal::Invalid(shape_faults));
-        }
-        if !missing.is_empty() {
-            return Err(Refusal::NotSupported(missing));
+            return Err(Refusal(shape_faults));
         }
         Ok(Self {
             name: request.name,
@@ -199,7 +194,7 @@ mod tests {
 
     fn faults(body: &Value) -> Vec<String> {
         match decide(body) {
-            Err(Refusal::Invalid(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
+            Err(Refusal(faults)) => faults.into_iter().map(|fault| fault.field).collect(),
             other => panic!("not invalid: {other:?}"),
         }
     }
@@ -228,7 +223,7 @@ mod tests {
         let none = json!({"name": "a", "members": {"template": {"code": "1"}, "inputs": []}});
         assert_eq!(faults(&none), ["members.inputs"]);
         let refused = decide(&json!({"name": "a", "members": [{"code": "1"}, {"code": "1", "webhookUrl": "x"}]}));
-        let Err(Refusal::NotSupported(fields) | Refusal::Invalid(fields)) = refused else { panic!("{refused:?}") };
+        let Err(Refusal(fields)) = refused else { panic!("{refused:?}") };
         assert_eq!(fields[0].field, "members[1].webhookUrl");
     }
 

@@ -109,7 +109,7 @@ impl Supervisor {
             ended.said = true;
             outbox.flush_some();
         }
-        if ended.said && outbox.is_empty() { Err(End::Complete) } else { Ok(()) }
+        if ended.said && outbox.is_empty() && !self.stays { Err(End::Complete) } else { Ok(()) }
     }
 
     /// Leaves nothing behind. As pid 1, leaving is enough: the kernel ends the whole namespace.

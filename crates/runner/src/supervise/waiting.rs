@@ -25,6 +25,8 @@ pub(super) enum Source {
     Control,
     /// A pipe of the program.
     Output(Stream),
+    /// The thread that serves files has an answer.
+    Files,
 }
 
 /// What has.
@@ -45,7 +47,7 @@ impl Supervisor {
         let unsent = self.session.as_ref().is_some_and(|session| !session.unsent().is_empty());
         let control = if unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let reads_output = self.reads_output(outbox);
-        let (mut sources, mut polled) = (Vec::with_capacity(6), Vec::with_capacity(6));
+        let (mut sources, mut polled) = (Vec::with_capacity(7), Vec::with_capacity(7));
         let mut watch = |source, descriptor, flags| {
             sources.push(source);
             polled.push(PollFd::from_borrowed_fd(descriptor, flags));
@@ -60,6 +62,9 @@ impl Supervisor {
         }
         if let Some(descriptor) = self.interpreter.stderr.as_ref().filter(|_| reads_output) {
             watch(Source::Output(Stream::Stderr), descriptor.as_fd(), PollFlags::IN);
+        }
+        if let Some(clerk) = self.clerk.as_ref().filter(|_| outbox.has_room()) {
+            watch(Source::Files, clerk.bell(), PollFlags::IN);
         }
         polled.push(PollFd::from_borrowed_fd(stdout, to_host));
         let timeout =

@@ -1,6 +1,7 @@
 //! The runner as a process: real frames, real interpreters, an ordinary user. What a host lacks is a printed skip.
 
 mod compiled;
+mod files;
 mod host;
 mod hostile;
 mod node;

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::Command};
 
-use protocol::{Exit, GuestLimit, HostFrame, Language};
+use protocol::{
+    Exit, GuestLimit, HostFrame, Language,
+    files::{FILE_CHUNK_BYTES, FileDone, FileOp, FileRefusal, WhyNot},
+};
 
 use crate::support::{Case, NOBODY, has, is_root, python};
 
@@ -49,6 +52,47 @@ print(sorted(os.listdir('/proc/self/fd')))
     let expected =
         format!("{NOBODY} {NOBODY} [] True 1\n{{{sets}, 'NoNewPrivs:': '1'}}\n-1 -1 -1\n['0', '1', '2', '3', '4']\n");
     assert_eq!(case.run().clean(), expected);
+}
+
+#[test]
+fn the_workload_cannot_get_at_the_thread_that_serves_files() {
+    let code = r"
+import ctypes, os, platform, resource, time
+libc = ctypes.CDLL(None, use_errno=True)
+tgkill = {'x86_64': 234, 'aarch64': 131}[platform.machine()]
+threads = sorted(int(name) for name in os.listdir('/proc/1/task'))
+for thread in threads:
+    for number in (9, 19, 15): print(libc.syscall(tgkill, 1, thread, number), end=' ')
+    try: resource.prlimit(thread, resource.RLIMIT_NOFILE, (0, 0)); print('limited')
+    except PermissionError: pass
+    print(libc.ptrace(16, thread, 0, 0), end=' ')
+    for name in ('mem', 'environ', 'fd', 'root', 'maps'):
+        try: os.listdir(f'/proc/1/task/{thread}/{name}') if name in ('fd', 'root') else open(f'/proc/1/task/{thread}/{name}', 'rb').read(1)
+        except OSError: continue
+        print(name, 'open')
+print(len(threads), open('/proc/1/status').read().split('CapEff:')[1].split()[0] != '0', flush=True)
+time.sleep(600)
+";
+    let Some(case) = sandboxed("pid1::files", python(code)) else { return };
+    let mut open = case.open();
+    open.send(&HostFrame::Start(Box::new(case.start.clone())));
+    open.wait_for("-1 -1 -1 -1 -1 -1 -1 -1 2 True\n");
+    // It works all the same, as the workload, and within its disk.
+    let create = |path: &str, size| FileOp::Create { handle: 1, path: path.into(), mode: 0o600, size };
+    let ask = crate::files::ask;
+    assert_eq!(ask(&mut open, create("a/b", None)), Ok(FileDone::Done));
+    let block = vec![0; FILE_CHUNK_BYTES];
+    assert_eq!(ask(&mut open, FileOp::Write { handle: 1, data: block.clone() }), Ok(FileDone::Done));
+    assert_eq!(ask(&mut open, FileOp::Commit { handle: 1 }), Ok(FileDone::Done));
+    let no_space = |done: Result<FileDone, FileRefusal>| assert_eq!(done.expect_err("full").why, WhyNot::NoSpace);
+    no_space(ask(&mut open, create("big", Some(9 << 20))));
+    assert_eq!(ask(&mut open, create("big", None)), Ok(FileDone::Done));
+    let full = (0..20).find_map(|_| ask(&mut open, FileOp::Write { handle: 1, data: block.clone() }).err());
+    no_space(Err(full.expect("the disk has 8 MiB")));
+    let list = FileOp::List { path: None, recursive: true, after: None, limit: 10 };
+    let Ok(FileDone::Listed { entries, .. }) = ask(&mut open, list) else { panic!("not listed") };
+    let names: Vec<_> = entries.iter().map(|entry| String::from_utf8_lossy(&entry.path.0)).collect();
+    assert_eq!(names.iter().filter(|name| !name.starts_with("main")).collect::<Vec<_>>(), ["a", "a/b"]);
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl Case {
             disk_bytes: 1 << 30,
             entrypoint: None,
             interactive: false,
+            stays: false,
         };
         let options = ["--language", language.as_str(), "--workspace", workspace.to_str().expect("text")];
         Self { start, dir, options: options.map(String::from).into(), path: path(), wrapper: vec![] }

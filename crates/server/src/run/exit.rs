@@ -74,6 +74,7 @@ pub(super) mod tests {
             stderr_truncated: false,
             stderr_tail_offset: 0,
             artifacts: vec![],
+            artifacts_skipped: vec![],
             usage: Usage::default(),
             denials: vec![],
         }

@@ -84,6 +84,9 @@ pub(crate) struct PolicyArgs {
     /// File to put into the working directory, under its own name or another; may be repeated
     #[arg(long = "file", value_name = "LOCAL[:PATH]", help_heading = "Source")]
     files: Vec<String>,
+    /// Glob of files to collect when it has ended: out/*.png, **/report.csv; may be repeated
+    #[arg(long = "artifact", value_name = "GLOB", help_heading = "Artifacts")]
+    artifact: Vec<String>,
     /// Variable of the program's environment; may be repeated. Not for secrets: shown in the session
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     env: Vec<(String, String)>,
@@ -157,6 +160,7 @@ impl PolicyArgs {
                 allow: self.allow,
             },
             service_bindings: self.bind,
+            artifacts: self.artifact,
             env: unique("env", self.env)?,
             labels: unique("label", self.labels)?,
             image: self.image,

@@ -182,6 +182,28 @@ pub(crate) const KEYS: &[Key] = &[
                keeps 256 KiB whatever the others hold. What has to be dropped is said in a gap frame.",
     },
     Key {
+        name: "artifact_store",
+        section: SESSIONS,
+        value: "DIR",
+        default: Described("artifacts in data_dir"),
+        help: "Directory in which the files are kept that sessions ask to be collected (`artifacts`). This version has no other \
+               store for them.",
+    },
+    Key {
+        name: "artifact_retention",
+        section: SESSIONS,
+        value: "TIME",
+        default: Text("7d"),
+        help: "How long artifacts are kept.",
+    },
+    Key {
+        name: "artifact_quota",
+        section: SESSIONS,
+        value: "SIZE",
+        default: Text("10GiB"),
+        help: "Bytes of artifacts that are kept of one org. The oldest sessions' make room.",
+    },
+    Key {
         name: "drain_seconds",
         section: SESSIONS,
         value: "SECONDS",

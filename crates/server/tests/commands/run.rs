@@ -52,6 +52,30 @@ fn stdout_is_the_programs_byte_for_byte() {
 }
 
 #[test]
+fn artifacts_are_saved_and_nothing_is_replaced() {
+    let place = Place::new();
+    let code = "# sim: write out/a.txt one\n# sim: write out/deep/b two\n# sim: write c three\n# sim: exit 3";
+    let to = place.file("saved", "");
+    std::fs::remove_file(&to).unwrap();
+    let left = run(&place, code, &["--artifact", "out/**", "--save-to", &to]);
+    assert_eq!(left.code, 3, "{}", left.stderr);
+    assert!(left.stderr.contains("enclave: 2 artifacts saved in "), "{}", left.stderr);
+    let read = |path: &str| std::fs::read_to_string(std::path::Path::new(&to).join(path)).unwrap();
+    assert_eq!((read("out/a.txt").as_str(), read("out/deep/b").as_str()), ("one", "two"));
+    assert_eq!(entries(std::path::Path::new(&to)), ["out"]);
+    std::fs::write(std::path::Path::new(&to).join("out/a.txt"), "mine").unwrap();
+    let left = run(&place, code, &["--artifact", "out/**", "--save-to", &to]);
+    assert!(
+        left.stderr.contains("0 artifacts saved") && left.stderr.contains("not saved: out/a.txt"),
+        "{}",
+        left.stderr
+    );
+    assert_eq!(read("out/a.txt"), "mine");
+    let refused = run(&place, code, &["--artifact", "../x"]);
+    assert!(refused.stderr.contains("artifacts[0]"), "{}", refused.stderr);
+}
+
+#[test]
 fn json_is_one_object_alone_on_stdout() {
     let place = Place::new();
     let code = "# sim: stdout {\"outcome\": \"forged\"}\\n\n# sim: result [1, null]\n# sim: exit 3";

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod artifacts;
 mod docs;
 mod faults;
+mod files;
 mod git;
 mod hostile;
 mod network;

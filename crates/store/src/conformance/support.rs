@@ -187,7 +187,7 @@ pub fn update(session: &Session, phase: Phase) -> Update {
     let mut session = session.clone();
     session.phase = phase;
     let drafts = vec![draft(event_of(phase), session.id)];
-    Update { session, sandbox: None, result: None, drafts, outbox: Vec::new() }
+    Update { session, sandbox: None, result: None, drafts, outbox: Vec::new(), artifacts: Vec::new() }
 }
 
 /// The last audit event of a session in this phase.
@@ -223,6 +223,7 @@ pub fn result(session: SessionId, value: Option<Value>) -> SessionResult {
         stderr_truncated: true,
         stderr_tail_offset: 7,
         artifacts: Vec::new(),
+        artifacts_skipped: Vec::new(),
         usage: Usage { cpu_ms: 1, memory_peak_bytes: 2, wall_ms: 3, egress_bytes: 4 },
         denials: Vec::new(),
     }

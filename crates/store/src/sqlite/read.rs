@@ -1,5 +1,6 @@
 //! Reading. Every statement that reads a tenant's rows names the org.
 
+pub(super) mod artifacts;
 pub(super) mod bindings;
 mod cursor;
 pub(super) mod fleets;

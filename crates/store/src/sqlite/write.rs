@@ -17,7 +17,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use wire::{AuditEvent, KeyId, OrgId, Timestamp, TriggerRun};
+use wire::{AuditEvent, KeyId, OrgId, SessionId, Timestamp, TriggerRun};
 
 pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
@@ -128,6 +128,11 @@ pub(super) enum Operation {
         org: OrgId,
         change: Box<FleetChange>,
         reply: Reply<Result<(), StoreError>>,
+    },
+    ForgetArtifacts {
+        org: OrgId,
+        session: SessionId,
+        reply: Reply<Result<u64, StoreError>>,
     },
 }
 
@@ -302,9 +307,11 @@ impl Operation {
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
             }),
-            (Self::ForgetIdempotency { reply, .. }, Outcome::Count(count)) => Box::new(move || {
-                let _ = reply.send(Ok(count));
-            }),
+            (Self::ForgetIdempotency { reply, .. } | Self::ForgetArtifacts { reply, .. }, Outcome::Count(count)) => {
+                Box::new(move || {
+                    let _ = reply.send(Ok(count));
+                })
+            }
             (Self::ClaimDeliveries { reply, .. }, Outcome::Claimed(claimed)) => Box::new(move || {
                 let _ = reply.send(Ok(claimed));
             }),
@@ -330,7 +337,8 @@ impl Operation {
                 | Self::Delivery { .. }
                 | Self::Trigger { .. }
                 | Self::Unstarted { .. }
-                | Self::WebhookSecret { .. },
+                | Self::WebhookSecret { .. }
+                | Self::ForgetArtifacts { .. },
                 Outcome::Created(_)
                 | Outcome::Events(_)
                 | Outcome::Done(_)
@@ -363,7 +371,7 @@ impl Operation {
             Self::CreateMember { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Fleet { reply, .. } => drop(reply.send(Err(error))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
-            Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
+            Self::ForgetIdempotency { reply, .. } | Self::ForgetArtifacts { reply, .. } => drop(reply.send(Err(error))),
             Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),
             Self::Trigger { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Unstarted { reply, .. } => drop(reply.send(Err(error.into()))),

@@ -92,6 +92,7 @@ pub(super) async fn a_program_for_another_language_is_a_fault(context: Context) 
         disk_bytes: limits.disk_bytes,
         entrypoint: None,
         interactive: false,
+        stays: false,
     };
     sender.send(&HostFrame::Start(Box::new(start))).await?;
     let answer = receiver.next().await?;

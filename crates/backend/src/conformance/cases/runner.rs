@@ -40,7 +40,7 @@ fn is_refused_rightly(lie: &str, violation: &ChannelError) -> bool {
         ChannelError::Order(OrderError::OtherSession) => lie == "other-session",
         ChannelError::Order(OrderError::Excessive(_)) => lie == "excessive",
         ChannelError::Decode(DecodeError::Trailing(_))
-        | ChannelError::Order(OrderError::Version(_))
+        | ChannelError::Order(OrderError::Version(_) | OrderError::Unasked)
         | ChannelError::Io(_)
         | ChannelError::Encode(_)
         | ChannelError::Closed

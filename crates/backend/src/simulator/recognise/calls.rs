@@ -239,13 +239,24 @@ impl Reader {
 
     /// `open(…).write(…)`, `file.write(…)`, `fs.writeFileSync(…)`.
     fn file(&mut self, text: &str) -> Understood {
-        let content = if let Some((_, content)) = text.rsplit_once(".write(") {
+        let (mut path, mut append) = (None, false);
+        let content = if let Some((file, content)) = text.rsplit_once(".write(") {
+            if let Some([name, mode, ..]) = text::any_call(file, &["open"]).as_deref() {
+                path = self.words(name);
+                append = self.words(mode).is_some_and(|mode| mode.starts_with('a'));
+            }
             content.strip_suffix(')').ok_or(NotUnderstood)?
         } else {
             let names = ["fs.writeFileSync", "fs.appendFileSync", "writeFileSync", "appendFileSync", "fs.writeSync"];
             let arguments = text::any_call(text, &names).ok_or(NotUnderstood)?;
+            path = arguments.first().and_then(|name| self.words(name));
+            append = text.contains("append");
             *arguments.get(1).ok_or(NotUnderstood)?
         };
+        if let (Some(path), Some(words)) = (path, self.words(content)) {
+            self.push(Instruction::Save { path, data: words.into_bytes(), append });
+            return Ok(());
+        }
         let bytes = self.words(content).map(|words| words.len() as u64).or_else(|| self.bytes_of(content));
         self.push(Instruction::Disk(bytes.ok_or(NotUnderstood)?));
         Ok(())

@@ -129,7 +129,11 @@ fn takes_time(instruction: &Instruction) -> bool {
 }
 
 fn weight(instruction: &Instruction) -> u64 {
-    let (Instruction::Write(_, bytes) | Instruction::Result(bytes)) = instruction else { return 1 };
+    let (Instruction::Write(_, bytes) | Instruction::Result(bytes) | Instruction::Save { data: bytes, .. }) =
+        instruction
+    else {
+        return 1;
+    };
     1 + bytes.len() as u64 / BYTES_OF_ONE
 }
 
@@ -144,6 +148,7 @@ fn multiply(instruction: Instruction, times: u64) -> Option<Instruction> {
         Instruction::Cpu(time) => Instruction::Cpu(time.map(duration)),
         Instruction::Memory(bytes) => Instruction::Memory(times.saturating_mul(bytes)),
         Instruction::Disk(bytes) => Instruction::Disk(times.saturating_mul(bytes)),
+        Instruction::Save { data, .. } => Instruction::Disk(times.saturating_mul(data.len() as u64)),
         Instruction::Fork(one) => Instruction::Fork(count(one)),
         Instruction::Threads(one) => Instruction::Threads(count(one)),
         // Only the last one counts, and these end the program or the loop.

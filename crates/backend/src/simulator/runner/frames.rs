@@ -1,47 +1,77 @@
-//! What the host sends, frame by frame.
+//! What the host sends, frame by frame. Calls on files are served on the way.
 
 use protocol::{Decoder, HostFrame};
 use tokio::io::{AsyncReadExt, DuplexStream};
 
 use super::{Outbox, Stop, fault};
+use crate::simulator::clerk::Clerk;
 
 /// The host's side of the pipe.
 #[derive(Debug)]
 pub(super) struct HostFrames<'a> {
     pipe: &'a mut DuplexStream,
     decoder: Decoder,
+    /// What serves files, from the start on.
+    clerk: Option<Clerk<'a>>,
+}
+
+/// What the host says while something runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// This turn is to be interrupted.
+    Interrupted,
+    /// All is to end.
+    Stop,
+    /// What may not come now.
+    Unexpected,
 }
 
 impl<'a> HostFrames<'a> {
     pub(super) fn new(pipe: &'a mut DuplexStream) -> Self {
-        Self { pipe, decoder: Decoder::new() }
+        Self { pipe, decoder: Decoder::new(), clerk: None }
+    }
+
+    /// Serves files from here on.
+    pub(super) fn serve(&mut self, clerk: Clerk<'a>) {
+        self.clerk = Some(clerk);
     }
 
     /// The next frame. A dropped call loses nothing.
     pub(super) async fn next(&mut self, outbox: &mut Outbox) -> Result<HostFrame, Stop> {
+        match self.frame().await? {
+            Ok(frame) => Ok(frame),
+            Err(error) => match fault(outbox, format!("from the host: {error}")).await? {},
+        }
+    }
+
+    /// Resolves once this turn is to be interrupted, or something else comes.
+    pub(super) async fn heard(&mut self, number: u32) -> Result<Heard, Stop> {
         loop {
-            match self.decoder.next_frame::<HostFrame>() {
-                Ok(Some(frame)) => return Ok(frame),
-                Ok(None) => self.read().await?,
-                Err(error) => match fault(outbox, format!("from the host: {error}")).await? {},
+            match self.frame().await? {
+                Ok(HostFrame::Interrupt { turn }) if turn == number => return Ok(Heard::Interrupted),
+                Ok(HostFrame::Interrupt { .. }) => {}
+                Ok(HostFrame::Stop) => return Ok(Heard::Stop),
+                Ok(HostFrame::Turn(_) | HostFrame::Start(_) | HostFrame::Put(_) | HostFrame::File(_)) | Err(_) => {
+                    return Ok(Heard::Unexpected);
+                }
             }
         }
     }
 
-    /// Resolves once this turn is to be interrupted; with true if something came that may not come now.
-    pub(super) async fn interrupted(&mut self, number: u32) -> Result<bool, Stop> {
+    /// The next frame that is no call on files, where those are served.
+    async fn frame(&mut self) -> Result<Result<HostFrame, protocol::DecodeError>, Stop> {
         loop {
-            match self.decoder.next_frame::<HostFrame>() {
-                Ok(Some(HostFrame::Interrupt { turn })) if turn == number => return Ok(false),
-                Ok(Some(HostFrame::Interrupt { .. })) => {}
-                Ok(Some(HostFrame::Turn(_) | HostFrame::Start(_) | HostFrame::Put(_))) | Err(_) => return Ok(true),
-                Ok(None) => self.read().await?,
+            match (self.decoder.next_frame::<HostFrame>(), &self.clerk) {
+                (Ok(Some(HostFrame::File(call))), Some(clerk)) => clerk.answer(call).await?,
+                (Ok(Some(frame)), _) => return Ok(Ok(frame)),
+                (Ok(None), _) => self.read().await?,
+                (Err(error), _) => return Ok(Err(error)),
             }
         }
     }
 
     async fn read(&mut self) -> Result<(), Stop> {
-        let mut buffer = [0; 2048];
+        let mut buffer = vec![0; 64 * 1024];
         match self.pipe.read(&mut buffer).await {
             Ok(count @ 1..) => {
                 self.decoder.push(&buffer[..count]);

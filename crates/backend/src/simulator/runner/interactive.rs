@@ -1,11 +1,12 @@
 //! An interactive session: its prelude, then turns as they come, one at a time.
 
-use std::convert::Infallible;
-
 use model::Language;
 use protocol::{Exit, GuestFrame, HostFrame, Stream, Turn, Turned};
 
-use super::{Play, Stop, fault, frames::HostFrames};
+use super::{
+    Play, Stop, fault,
+    frames::{Heard, HostFrames},
+};
 use crate::simulator::{
     inside,
     program::{Instruction, Program},
@@ -22,14 +23,18 @@ enum Played {
 
 impl Play<'_> {
     /// Runs until the session's process ends.
-    pub(super) async fn converse(&mut self, from_host: &mut HostFrames<'_>) -> Result<Infallible, Stop> {
+    /// Gives whether the host ended it.
+    pub(super) async fn converse(&mut self, from_host: &mut HostFrames<'_>) -> Result<bool, Stop> {
         self.confirm().await?;
         let mut variables = Variables::default();
         let code = &self.start.code;
         let exit = match self.play_piece(code, &mut variables).await? {
             Played::Exited(exit) => exit,
             Played::Ended(Outcome::Completed(_) | Outcome::Interrupted) => {
-                self.take_turns(from_host, variables).await?
+                match self.take_turns(from_host, variables).await? {
+                    Some(exit) => exit,
+                    None => return Ok(true),
+                }
             }
             Played::Ended(Outcome::Failed(Raised { name, value })) => {
                 let trace = inside::trace(self.language, &format!("{name}: {value}"), 1);
@@ -37,37 +42,41 @@ impl Play<'_> {
                 Exit::Code(1)
             }
         };
-        self.end(exit).await
+        self.end(exit).await.map(|()| false)
     }
 
-    async fn take_turns(&mut self, from_host: &mut HostFrames<'_>, mut variables: Variables) -> Result<Exit, Stop> {
+    async fn take_turns(
+        &mut self,
+        from_host: &mut HostFrames<'_>,
+        mut variables: Variables,
+    ) -> Result<Option<Exit>, Stop> {
         let mut last = 0;
         loop {
             self.outbox.flush().await?;
             let Turn { number, code } = match from_host.next(self.outbox).await? {
                 HostFrame::Turn(turn) if turn.number > last => turn,
                 HostFrame::Interrupt { .. } => continue,
-                HostFrame::Turn(_) | HostFrame::Start(_) | HostFrame::Put(_) => return self.refuse().await,
+                HostFrame::Stop => return Ok(None),
+                HostFrame::Turn(_) | HostFrame::Start(_) | HostFrame::Put(_) | HostFrame::File(_) => {
+                    return self.refuse().await;
+                }
             };
             last = number;
             let played = {
-                let mut refused = false;
                 let piece = self.play_piece(&code, &mut variables);
-                let played = tokio::select! {
+                let (played, heard) = tokio::select! {
                     biased;
-                    played = piece => Some(played?),
-                    frame = from_host.interrupted(number) => {
-                        refused = frame?;
-                        None
-                    }
+                    played = piece => (Some(played?), Heard::Interrupted),
+                    heard = from_host.heard(number) => (None, heard?),
                 };
-                if refused {
-                    return self.refuse().await;
+                match heard {
+                    Heard::Interrupted => played,
+                    Heard::Stop => return Ok(None),
+                    Heard::Unexpected => return self.refuse().await,
                 }
-                played
             };
             let outcome = match played {
-                Some(Played::Exited(exit)) => return Ok(exit),
+                Some(Played::Exited(exit)) => return Ok(Some(exit)),
                 Some(Played::Ended(outcome)) => outcome,
                 None => {
                     self.sandbox.put_out();
@@ -83,7 +92,7 @@ impl Play<'_> {
         }
     }
 
-    async fn refuse(&mut self) -> Result<Exit, Stop> {
+    async fn refuse(&mut self) -> Result<Option<Exit>, Stop> {
         match fault(self.outbox, "the host sent what may not come while turns are taken".to_owned()).await? {}
     }
 

@@ -95,6 +95,14 @@ impl<'c> Batch<'c> {
             Operation::WebhookSecret { org, record, drafts, .. } => {
                 Outcome::Changed(self.webhook_secret(*org, record, drafts).await?)
             }
+            Operation::ForgetArtifacts { org, session, .. } => {
+                let forgotten = sqlx::query("DELETE FROM artifacts WHERE org_id = ? AND session_id = ?")
+                    .bind(org.to_string())
+                    .bind(session.to_string())
+                    .execute(&mut *self.connection)
+                    .await?;
+                Outcome::Count(forgotten.rows_affected())
+            }
         })
     }
 
@@ -189,6 +197,26 @@ impl<'c> Batch<'c> {
         }
         for message in &update.outbox {
             self.post(org, message).await?;
+        }
+        if !update.artifacts.is_empty() {
+            // One statement for all of them, as with the log. A path that is there twice is the caller's mistake.
+            let rows: Vec<_> = update
+                .artifacts
+                .iter()
+                .enumerate()
+                .map(|(number, artifact)| (&artifact.path, number, artifact.size, &artifact.sha256))
+                .collect();
+            sqlx::query(
+                "INSERT INTO artifacts (org_id, session_id, path, number, size, sha256, created_ms) \
+                 SELECT ?1, ?2, value ->> 0, value ->> 1, value ->> 2, value ->> 3, ?3 FROM json_each(?4) \
+                 WHERE true ON CONFLICT DO NOTHING",
+            )
+            .bind(&org_id)
+            .bind(update.session.id.to_string())
+            .bind(update.session.finished_at.map_or(0, Timestamp::as_millis))
+            .bind(row::text(&rows))
+            .execute(&mut *self.connection)
+            .await?;
         }
         Ok(Ok(self.seal(org, &update.drafts)))
     }

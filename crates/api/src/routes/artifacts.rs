@@ -1,0 +1,4 @@
+//! Operations on artifacts.
+
+pub(crate) mod get;
+pub(crate) mod list;
