@@ -24,6 +24,7 @@ mod recognise;
 mod runner;
 mod sandbox;
 mod script;
+mod turns;
 
 use std::{
     collections::BTreeMap,
@@ -265,7 +266,7 @@ fn capabilities() -> Capabilities {
         isolation: Isolation::Simulated,
         executes: false,
         languages: vec![Language::Python, Language::Node],
-        exec_modes: vec![ExecMode::Oneshot],
+        exec_modes: vec![ExecMode::Oneshot, ExecMode::Interactive],
         images: vec![IMAGE.to_owned()],
         enforcement: Enforcement {
             kernel: modelled("nothing is executed"),

@@ -6,6 +6,7 @@ mod honest;
 mod lifecycle;
 mod limits;
 mod runner;
+mod turns;
 
 use futures::future::BoxFuture;
 
@@ -72,6 +73,14 @@ cases! {
     limits::memory_over_the_limit_ends_it: Language,
     limits::cpu_time_over_the_limit_ends_it: Language,
     limits::files_over_the_limit_end_it: Language,
+    turns::turns_share_what_they_set_and_tell_their_value: Language,
+    turns::what_a_turn_wrote_and_handed_in_comes_before_its_end: Language,
+    turns::a_failed_turn_is_told_and_the_session_lives: Language,
+    turns::an_endless_turn_is_interrupted_and_its_state_is_kept: Language,
+    turns::an_interrupt_of_a_turn_that_has_ended_does_nothing: Language,
+    turns::leaving_the_process_ends_the_session: Language,
+    turns::a_prelude_that_fails_ends_the_session: Language,
+    turns::a_turn_that_may_not_come_is_a_fault: Backend,
     cancellation::a_dropped_prepare_leaves_what_is_listed_and_can_be_destroyed: Language,
     cancellation::a_dropped_assign_leaves_what_is_listed_and_can_be_destroyed: Backend,
     cancellation::a_dropped_wait_takes_nothing_away: Backend,

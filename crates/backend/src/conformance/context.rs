@@ -15,7 +15,7 @@ use std::{
 };
 
 use model::{Language, limits::Limits};
-use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, NotPut, Put, Start, Stream};
+use protocol::{Exit, GuestFrame, GuestLimit, HostFrame, NotPut, Put, Start, Stream, Turned};
 use tokio::time::{Instant, sleep};
 
 use super::programs::Program;
@@ -77,7 +77,7 @@ pub(super) struct Running {
     pub(super) id: SandboxId,
     pub(super) session_id: String,
     /// Dropping it closes the pipe, which ends the sandbox.
-    _sender: Sender,
+    pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) seen: Seen,
     context: Context,
@@ -89,6 +89,7 @@ pub(super) struct Given<'a> {
     pub(super) args: &'a [&'a str],
     pub(super) env: &'a [(&'a str, &'a str)],
     pub(super) files: &'a [Put],
+    pub(super) interactive: bool,
 }
 
 /// What has come out of a sandbox.
@@ -102,6 +103,7 @@ pub(super) struct Seen {
     pub(super) exit: Option<Exit>,
     pub(super) fault: Option<String>,
     pub(super) not_put: Option<NotPut>,
+    pub(super) turned: Vec<Turned>,
 }
 
 /// A program whose sandbox is gone.
@@ -146,7 +148,7 @@ impl Context {
             output_bytes: limits.output_bytes,
             disk_bytes: limits.disk_bytes,
             entrypoint: None,
-            interactive: false,
+            interactive: given.interactive,
         };
         let puts = given.files.iter().cloned().map(HostFrame::Put);
         for frame in puts.chain([HostFrame::Start(Box::new(start))]) {
@@ -158,7 +160,7 @@ impl Context {
             }
         }
         let context = self.clone();
-        Ok(Running { id: sandbox.id, session_id, _sender: sender, receiver, seen: Seen::default(), context })
+        Ok(Running { id: sandbox.id, session_id, sender, receiver, seen: Seen::default(), context })
     }
 
     /// Runs a program to its end and removes its sandbox.
@@ -203,6 +205,14 @@ impl Context {
 }
 
 impl Running {
+    /// Reads one frame.
+    pub(super) async fn next(&mut self) -> Checked {
+        let frame = self.receiver.next().await?;
+        let Some(frame) = frame else { return Err(Failed(format!("ended too early: {:?}", self.seen))) };
+        self.seen.take(frame);
+        Ok(())
+    }
+
     /// Reads until the program has written this much to stdout.
     pub(super) async fn until_stdout(&mut self, text: &str) -> Checked {
         while !self.seen.stdout.ends_with(text.as_bytes()) {
@@ -258,8 +268,9 @@ impl Seen {
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit),
             GuestFrame::Fault { message } => self.fault = Some(message),
             GuestFrame::NotPut { reason, .. } => self.not_put = Some(reason),
+            GuestFrame::Turned(turned) => self.turned.push(turned),
             // The channel lets none through after the handshake.
-            GuestFrame::Hello { .. } | GuestFrame::Turned(_) => {}
+            GuestFrame::Hello { .. } => {}
         }
     }
 }

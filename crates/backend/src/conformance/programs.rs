@@ -15,6 +15,11 @@ impl Program {
         Self { python: script, node: "" }
     }
 
+    /// A program of a line or two, which the simulator recognises without a script.
+    pub(super) const fn text(python: &'static str, node: &'static str) -> Self {
+        Self { python, node }
+    }
+
     pub(super) fn source(self, language: Language) -> &'static str {
         match language {
             Language::Python => self.python,

@@ -1,17 +1,21 @@
 //! The model runner: speaks the real protocol over an in-memory pipe, and plays a [`Program`] instead of running one.
 
+mod frames;
+mod interactive;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use model::{Language, gateway::ToGateway};
 use protocol::{
-    Decoder, Exit, GuestFrame, GuestLimit, HostFrame, MAX_FRAME_BYTES, MAX_RESULT_BYTES, NotPut, OUTPUT_CHUNK_BYTES,
-    Put, Start, Stream, VERSION,
+    Exit, GuestFrame, GuestLimit, HostFrame, MAX_FRAME_BYTES, MAX_RESULT_BYTES, NotPut, OUTPUT_CHUNK_BYTES, Put, Start,
+    Stream, VERSION,
 };
 use tokio::{
     io::{AsyncReadExt, DuplexStream},
     sync::mpsc,
 };
 
+use self::frames::HostFrames;
 use super::{
     digest,
     files::Files,
@@ -71,7 +75,8 @@ impl Runner {
 
     async fn serve(&mut self) -> Result<Infallible, Stop> {
         let mut files = Files::default();
-        let start = self.start(&mut files).await?;
+        let mut from_host = HostFrames::new(&mut self.from_host);
+        let start = start(&mut from_host, &mut self.outbox, &self.sandbox, &mut files).await?;
         let own = match self.language {
             Language::Python => protocol::Language::Python,
             Language::Node => protocol::Language::Node,
@@ -85,8 +90,6 @@ impl Runner {
         self.outbox.allow(start.output_bytes);
 
         let (mut gateway, mut told) = self.sandbox.take_gateway().unzip();
-        let program = Program::read(&start.code, self.language, gateway.is_some());
-        let mut unexpected = [0; 16];
         let mut play = Play {
             outbox: &mut self.outbox,
             sandbox: &self.sandbox,
@@ -98,66 +101,64 @@ impl Runner {
             started: false,
             results: 0,
             last_result: None,
+            raised: start.interactive.then_some(None),
         };
-        tokio::select! {
+        if start.interactive {
+            return tokio::select! {
+                () = swallow(told.as_mut()) => unreachable!("it never ends"),
+                stop = play.converse(&mut from_host) => stop,
+            };
+        }
+        let program = Program::read(&start.code, self.language, play.gateway.is_some());
+        let unexpected = tokio::select! {
             biased;
-            read = self.from_host.read(&mut unexpected) => match read {
-                Ok(0) | Err(_) => Err(Stop::Gone),
-                Ok(_) => {
-                    drop(play);
-                    fault(&mut self.outbox, "the host started a second program".to_owned()).await
-                }
-            },
+            // Whatever it is.
+            read = from_host.interrupted(0) => read,
             // Rotations are taken, and change nothing that is modelled.
             () = swallow(told.as_mut()) => unreachable!("it never ends"),
-            stop = play.run(&program) => stop,
-        }
-    }
-
-    /// Takes files until the start comes.
-    async fn start(&mut self, files: &mut Files) -> Result<Start, Stop> {
-        let mut decoder = Decoder::new();
-        let mut buffer = [0; 2048];
-        loop {
-            let read = self.from_host.read(&mut buffer).await.map_err(|_| Stop::Gone)?;
-            if read == 0 {
-                return Err(Stop::Gone);
-            }
-            decoder.push(&buffer[..read]);
-            loop {
-                match decoder.next_frame::<HostFrame>() {
-                    Ok(Some(HostFrame::Start(start))) => match files.finish() {
-                        Ok(()) => return Ok(*start),
-                        Err((reason, message)) => match self.not_put(reason, message).await? {},
-                    },
-                    Ok(Some(HostFrame::Put(put))) => self.put(files, put).await?,
-                    Ok(Some(HostFrame::Turn(_) | HostFrame::Interrupt { .. })) => {
-                        let message = "the host sent a turn before the start".to_owned();
-                        match fault(&mut self.outbox, message).await? {}
-                    }
-                    Ok(None) => break,
-                    Err(error) => match fault(&mut self.outbox, format!("from the host: {error}")).await? {},
-                }
-            }
-        }
-    }
-
-    async fn put(&mut self, files: &mut Files, put: Put) -> Result<(), Stop> {
-        let (path, bytes) = (put.path.clone(), put.data.len() as u64);
-        let full = |limit| (NotPut::NoSpace, format!("{path}: the disk is full"), Stop::Over(limit));
-        let put = files.put(put).map_err(|(reason, message)| (reason, message, Stop::Gone));
-        let Err((reason, message, stop)) = put.and_then(|()| self.sandbox.fill(bytes).map_err(full)) else {
-            return Ok(());
+            stop = play.run(&program) => return stop,
         };
-        let Err(gone) = self.not_put(reason, message).await;
-        Err(if matches!(stop, Stop::Over(_)) { stop } else { gone })
+        unexpected?;
+        fault(&mut self.outbox, "the host started a second program".to_owned()).await
     }
+}
 
-    async fn not_put(&mut self, reason: NotPut, message: String) -> Result<Infallible, Stop> {
-        self.outbox.say(&GuestFrame::NotPut { reason, message }).await?;
-        self.outbox.flush().await?;
-        Err(Stop::Gone)
+/// Takes files until the start comes.
+async fn start(
+    from_host: &mut HostFrames<'_>,
+    outbox: &mut Outbox,
+    sandbox: &Sandbox,
+    files: &mut Files,
+) -> Result<Start, Stop> {
+    loop {
+        match from_host.next(outbox).await? {
+            HostFrame::Start(start) => match files.finish() {
+                Ok(()) => return Ok(*start),
+                Err((reason, message)) => match not_put(outbox, reason, message).await? {},
+            },
+            HostFrame::Put(put) => take(outbox, sandbox, files, put).await?,
+            HostFrame::Turn(_) | HostFrame::Interrupt { .. } => {
+                match fault(outbox, "the host sent a turn before the start".to_owned()).await? {}
+            }
+        }
     }
+}
+
+async fn take(outbox: &mut Outbox, sandbox: &Sandbox, files: &mut Files, put: Put) -> Result<(), Stop> {
+    let (path, bytes) = (put.path.clone(), put.data.len() as u64);
+    let full = |limit| (NotPut::NoSpace, format!("{path}: the disk is full"), Stop::Over(limit));
+    let put = files.put(put).map_err(|(reason, message)| (reason, message, Stop::Gone));
+    let Err((reason, message, stop)) = put.and_then(|()| sandbox.fill(bytes).map_err(full)) else {
+        return Ok(());
+    };
+    let Err(gone) = not_put(outbox, reason, message).await;
+    Err(if matches!(stop, Stop::Over(_)) { stop } else { gone })
+}
+
+async fn not_put(outbox: &mut Outbox, reason: NotPut, message: String) -> Result<Infallible, Stop> {
+    outbox.say(&GuestFrame::NotPut { reason, message }).await?;
+    outbox.flush().await?;
+    Err(Stop::Gone)
 }
 
 async fn swallow(told: Option<&mut mpsc::Receiver<ToGateway>>) {
@@ -185,12 +186,19 @@ struct Play<'a> {
     processes: u32,
     results: u32,
     last_result: Option<Vec<u8>>,
+    /// In an interactive session: what the turn died of.
+    raised: Option<Option<String>>,
 }
 
 impl Play<'_> {
     async fn run(&mut self, program: &Program) -> Result<Infallible, Stop> {
         let exit = self.play(program).await?;
         self.confirm().await?;
+        self.end(exit).await
+    }
+
+    /// Says the last words.
+    async fn end(&mut self, exit: Exit) -> Result<Infallible, Stop> {
         if let Some(json) = self.last_result.take() {
             self.outbox.say(&GuestFrame::Result { json }).await?;
         }
@@ -367,6 +375,10 @@ impl Play<'_> {
     }
 
     async fn raise(&mut self, text: &str, line: usize) -> Result<Option<Exit>, Stop> {
+        if let Some(raised) = &mut self.raised {
+            *raised = Some(text.to_owned());
+            return Ok(Some(Exit::Code(1)));
+        }
         self.outbox.output(Stream::Stderr, inside::trace(self.language, text, line).as_bytes()).await?;
         Ok(Some(Exit::Code(1)))
     }

@@ -139,6 +139,11 @@ impl Sandbox {
         self.state().meter.burnt_out(burning)
     }
 
+    /// What burns is interrupted.
+    pub(super) fn put_out(&self) {
+        self.state().meter.freeze(Instant::now());
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -47,11 +47,15 @@
     const message = Buffer.alloc(5 + payload.length, kind);
     message.writeUInt32BE(payload.length, 1);
     message.set(payload, 5);
-    for (let at = 0; at < message.length; ) {
+    writeAll(CHANNEL, message);
+  }
+
+  function writeAll(descriptor, bytes) {
+    for (let at = 0; at < bytes.length; ) {
       try {
-        at += fs.writeSync(CHANNEL, message, at);
+        at += fs.writeSync(descriptor, bytes, at);
       } catch (error) {
-        // In an interactive session the event loop reads the channel, which nobody waits for then.
+        // In an interactive session the event loop holds it as well, and nobody waits for it any more.
         if (error.code !== 'EAGAIN') throw error;
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
       }
@@ -217,7 +221,7 @@
     const load = importerFrom(base);
     const importer = (specifier) => load(specifier === 'enclave' ? SHIM : specifier);
     send('S', []);
-    turns({ builtin, send: sendChecked, strings: cut, importer, encode, limit: most })(program, own ?? 'main.js');
+    turns({ builtin, send: sendChecked, writeAll, strings: cut, importer, encode, limit: most })(program, own ?? 'main.js');
   }
 
   // The session's input, if it was given one.

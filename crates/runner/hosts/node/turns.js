@@ -9,7 +9,7 @@
 // declares the others see, and may declare again; `await` may stand anywhere; the value is that of the last expression.
 (host) => {
   'use strict';
-  const { builtin, send, strings, importer, encode, limit } = host;
+  const { builtin, send, writeAll, strings, importer, encode, limit } = host;
   const fs = builtin('fs');
   const vm = builtin('vm');
   const { inspect, types } = builtin('util');
@@ -32,10 +32,21 @@
   const hide = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
   hide(Symbol.for('enclave.import'), importer);
 
+  // What of Node's own is needed beside what it offers everyone.
+  function internal(name) {
+    const { noDeprecation } = process;
+    process.noDeprecation = true;
+    try {
+      return process.binding(name);
+    } finally {
+      process.noDeprecation = noDeprecation;
+    }
+  }
+
   // Keeps Node's watch over SIGINT up between turns: it then ends what runs in `entry`, and nothing else.
   const watch = (() => {
     try {
-      const { startSigintWatchdog, stopSigintWatchdog, watchdogHasPendingSigint } = process.binding('contextify');
+      const { startSigintWatchdog, stopSigintWatchdog, watchdogHasPendingSigint } = internal('contextify');
       startSigintWatchdog();
       return { start: startSigintWatchdog, stop: stopSigintWatchdog, hasSeen: watchdogHasPendingSigint };
     } catch {
@@ -52,17 +63,31 @@
     watch.start();
   }
 
+  // What is interrupted leaves Node's stack of asynchronous contexts as it stands, which Node later takes for a reason to
+  // abort.
+  const contexts = (() => {
+    try {
+      const { async_hook_fields: fields, async_id_fields: ids, popAsyncContext: pop, constants } = internal('async_wrap');
+      const depth = () => fields[constants.kStackLength];
+      return { depth, pop: () => pop(ids[constants.kExecutionAsyncId]) };
+    } catch {
+      return { depth: () => 0 };
+    }
+  })();
+
   let inside = false;
 
   // Throws when it was interrupted; what it awaits goes on until it has to wait for something outside.
   function interruptible(step) {
     if (inside) return step();
     inside = true;
+    const depth = contexts.depth();
     hide(STEP, step);
     try {
       return entry.runInThisContext({ breakOnSigint: true, displayErrors: false });
     } finally {
       inside = false;
+      while (contexts.depth() > depth) contexts.pop();
     }
   }
 
@@ -269,12 +294,21 @@
   // Which files of a stack trace are pieces of code of the session.
   let pieces;
 
-  // What was written to a pipe that is full has not left this process yet.
-  function flushed(streams, next) {
-    const [stream, ...rest] = streams;
-    if (stream === undefined) next();
-    else if (!stream.writableLength) flushed(rest, next);
-    else stream.write('', () => flushed(rest, next));
+  // Writes at once. What Node keeps of a stream's state does not bear being interrupted: nothing would be written any more.
+  function writeDirectly(stream, descriptor) {
+    stream.write = (chunk, encoding, done) => {
+      const written = typeof encoding === 'function' ? encoding : done;
+      const bytes = typeof chunk === 'string' ? Buffer.from(chunk, done && encoding) : chunk;
+      if (!(bytes instanceof Uint8Array)) throw new TypeError('a chunk is a string, a Buffer or a Uint8Array');
+      let failure;
+      try {
+        writeAll(descriptor, bytes);
+      } catch (error) {
+        failure = error;
+      }
+      if (written) process.nextTick(written, failure);
+      return failure === undefined;
+    };
   }
 
   function run(number, code, name, end) {
@@ -287,7 +321,7 @@
       if (inside || concluded || outcome === undefined) return;
       concluded = true;
       current = undefined;
-      flushed([process.stdout, process.stderr], () => end(...outcome));
+      end(...outcome);
     };
     const guarded = (step) => {
       try {
@@ -407,6 +441,8 @@
 
   // Runs the prelude, if there is one, and then turns until the runner ends this process.
   return (prelude, name) => {
+    writeDirectly(process.stdout, 1);
+    writeDirectly(process.stderr, 2);
     pieces = { test: (file) => file === name || /^turn-\d+$/.test(file) };
     if (prelude === '') return listen();
     run('', prelude, name, (status, forms, error) => {

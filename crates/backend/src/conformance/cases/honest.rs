@@ -48,7 +48,8 @@ pub(super) async fn a_signal_comes_back(context: Context) -> Checked {
 pub(super) async fn arguments_and_environment_arrive_exactly_and_nothing_else_does(context: Context) -> Checked {
     let args = ["--flag", "", "two words", "zwölf ✓", "line\nbreak", "\"quoted\" 'twice' $HOME `id` \\n", "-c"];
     let env = [("GREETING", "zwölf ✓"), ("EMPTY", ""), ("LINES", "a\nb"), ("EQUALS", "a=b=c"), ("lower", "$HOME `id`")];
-    let running = context.start_with(MIRROR, context.limits(), Given { args: &args, env: &env, files: &[] }).await?;
+    let running =
+        context.start_with(MIRROR, context.limits(), Given { args: &args, env: &env, ..Given::default() }).await?;
     let ended = running.finish().await?;
     ended.exited(0)?;
     let result = ended.result()?;

@@ -152,8 +152,9 @@ pub(super) async fn ten_sandboxes_at_once_do_not_notice_each_other(context: Cont
         let context = &context;
         async move {
             let own = format!("number {number}");
-            let running =
-                context.start_with(MIRROR, limits, Given { args: &[&own], env: &[("OWN", &own)], files: &[] }).await?;
+            let running = context
+                .start_with(MIRROR, limits, Given { args: &[&own], env: &[("OWN", &own)], ..Given::default() })
+                .await?;
             let id = running.id.clone();
             let ended = running.finish().await?;
             ended.exited(0)?;
