@@ -48,7 +48,8 @@ fn the_first_turn_of_a_script_that_fails_ends_it_with_its_traceback() {
     let left = place.run_with_input(&["shell", "--backend", "gvisor"], b"1 / 0\n\nprint('never')\n");
     assert_eq!((left.code, left.stdout()), (1, ""), "{}", left.stderr);
     assert!(left.stderr.contains("Traceback") && left.stderr.contains("ZeroDivisionError"), "{}", left.stderr);
-    let left = place.run_with_input(&["shell", "--backend", "gvisor", "--idle", "500ms", "--turn", "200ms"], b"while True: pass\n");
+    let left = place
+        .run_with_input(&["shell", "--backend", "gvisor", "--idle", "500ms", "--turn", "200ms"], b"while True: pass\n");
     assert_eq!(left.code, 130, "{}", left.stderr);
     let left = place.run_with_input(&["shell", "--backend", "gvisor"], b"import os\nos._exit(7)\n");
     assert_eq!(left.code, 4, "{}", left.stderr);
