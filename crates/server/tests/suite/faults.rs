@@ -140,7 +140,11 @@ async fn two_hundred_through_a_ceiling_of_eight(backend: &str) {
                     StreamFrame::Stdout(chunk) => text.push_str(&chunk.text),
                     StreamFrame::Result(arrived) => result = Some(*arrived),
                     StreamFrame::Gap(gap) => panic!("{gap:?}"),
-                    StreamFrame::Stderr(_) | StreamFrame::Audit(_) | StreamFrame::Phase(_) | StreamFrame::End(_) => {}
+                    StreamFrame::Stderr(_)
+                    | StreamFrame::Audit(_)
+                    | StreamFrame::Phase(_)
+                    | StreamFrame::Turn(_)
+                    | StreamFrame::End(_) => {}
                 }
             }
             let expected: String = (0..LINES).map(|line| format!("{n} {line}\n")).collect();
