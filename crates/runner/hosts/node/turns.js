@@ -407,6 +407,8 @@
   }
 
   let rest = Buffer.alloc(0);
+  // Whether the channel is read without waiting.
+  let listening = false;
 
   // Takes what has come from the runner.
   function feed(chunk) {
@@ -424,7 +426,7 @@
   function look(closely = false) {
     feed(Buffer.alloc(0));
     // Once there was one, this stays so: to reset it takes a moment in which the next would end this process.
-    if (!closely && !watch?.hasSeen()) return;
+    if (!listening || (!closely && !watch?.hasSeen())) return;
     try {
       const chunk = Buffer.alloc(4096);
       const length = fs.readSync(3, chunk);
@@ -441,6 +443,7 @@
       process.stderr.write(`Uncaught ${text}\n`);
     });
     const socket = new (builtin('net').Socket)({ fd: 3, readable: true, writable: false });
+    listening = true;
     socket.on('data', feed);
     socket.on('error', () => {});
     socket.on('close', () => process.reallyExit(1));

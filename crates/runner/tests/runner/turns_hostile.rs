@@ -34,7 +34,9 @@ fn a_forged_report_ends_its_own_turn_and_no_other() {
 #[test]
 fn a_report_that_is_too_large_or_is_none_closes_the_channel_and_so_ends_the_session() {
     need_python!();
-    for garbage in [format!("forge(1, bytes({MAX_TURN_REPORT_BYTES} + 1))"), "os.write(3, b'T\\0\\0\\0\\3abc')".to_owned()] {
+    for garbage in
+        [format!("forge(1, bytes({MAX_TURN_REPORT_BYTES} + 1))"), "os.write(3, b'T\\0\\0\\0\\3abc')".to_owned()]
+    {
         let (mut open, _case) = python(FORGE).interactive();
         open.begin(1, &format!("try: {garbage}\nexcept OSError: pass"));
         let run = open.finish();
