@@ -9,5 +9,6 @@ mod pid1;
 mod put;
 mod python;
 mod support;
+mod turns_hostile;
 mod turns_node;
 mod turns_python;
