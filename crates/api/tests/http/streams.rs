@@ -57,6 +57,7 @@ fn stdout(events: &[Event]) -> String {
             other @ (StreamFrame::Result(_)
             | StreamFrame::Audit(_)
             | StreamFrame::Phase(_)
+            | StreamFrame::Turn(_)
             | StreamFrame::Stderr(_)
             | StreamFrame::Gap(_)
             | StreamFrame::Turn(_)

@@ -14,3 +14,4 @@ mod limits;
 mod out;
 mod stand_in;
 mod support;
+mod turns;

@@ -220,8 +220,8 @@
     Object.defineProperty(globalThis, 'require', { value: Module.createRequire(base), writable: true, configurable: true });
     const load = importerFrom(base);
     const importer = (specifier) => load(specifier === 'enclave' ? SHIM : specifier);
-    send('S', []);
-    turns({ builtin, send: sendChecked, writeAll, strings: cut, importer, encode, limit: most })(program, own ?? 'main.js');
+    const started = () => send('S', []);
+    turns({ builtin, started, send: sendChecked, writeAll, strings: cut, importer, encode, limit: most })(program, own ?? 'main.js');
   }
 
   // The session's input, if it was given one.

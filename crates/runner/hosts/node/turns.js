@@ -9,28 +9,7 @@
 // declares the others see, and may declare again; `await` may stand anywhere; the value is that of the last expression.
 (host) => {
   'use strict';
-  const { builtin, send, writeAll, strings, importer, encode, limit } = host;
-  const fs = builtin('fs');
-  const vm = builtin('vm');
-  const { inspect, types } = builtin('util');
-  const { stringify } = JSON;
-  const { promiseHooks } = builtin('v8');
-  const { then } = Promise.prototype;
-
-  // A text is cut above this many characters, so that one of each always fits into a report.
-  const MAX_TEXT = 64 * 1024;
-  // What a report needs beside its representations.
-  const ENVELOPE = 4096;
-  const STEP = Symbol.for('enclave.step');
-  const GATE = Symbol.for('enclave.gate');
-  const PREFIX = `(await globalThis[Symbol.for('${GATE.description}')])();`;
-  const IMPORT = "globalThis[Symbol.for('enclave.import')]";
-
-  const session = new (builtin('inspector').Session)();
-  // The only way into code of the session that SIGINT can end.
-  const entry = new vm.Script(`globalThis[Symbol.for('${STEP.description}')]()`, { filename: 'node:enclave' });
-  const hide = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
-  hide(Symbol.for('enclave.import'), importer);
+  const { builtin, started, send, writeAll, strings, importer, encode, limit } = host;
 
   // What of Node's own is needed beside what it offers everyone.
   function internal(name) {
@@ -54,6 +33,30 @@
       return undefined;
     }
   })();
+  // From now on a signal ends nothing but turns.
+  started();
+
+  const fs = builtin('fs');
+  const vm = builtin('vm');
+  const { inspect, types } = builtin('util');
+  const { stringify } = JSON;
+  const { promiseHooks } = builtin('v8');
+  const { then } = Promise.prototype;
+
+  // A text is cut above this many characters, so that one of each always fits into a report.
+  const MAX_TEXT = 64 * 1024;
+  // What a report needs beside its representations.
+  const ENVELOPE = 4096;
+  const STEP = Symbol.for('enclave.step');
+  const GATE = Symbol.for('enclave.gate');
+  const PREFIX = `(await globalThis[Symbol.for('${GATE.description}')])();`;
+  const IMPORT = "globalThis[Symbol.for('enclave.import')]";
+
+  const session = new (builtin('inspector').Session)();
+  // The only way into code of the session that SIGINT can end.
+  const entry = new vm.Script(`globalThis[Symbol.for('${STEP.description}')]()`, { filename: 'node:enclave' });
+  const hide = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
+  hide(Symbol.for('enclave.import'), importer);
 
   function takeOverSignals() {
     if (watch === undefined || process.listenerCount('SIGINT') === 0) return;
@@ -319,6 +322,9 @@
     // Out of reach of an interrupt.
     const conclude = () => {
       if (inside || concluded || outcome === undefined) return;
+      // A child that the same signal has ended may have been quicker.
+      if (outcome[0] === 'failed') look(true);
+      if (concluded) return;
       concluded = true;
       current = undefined;
       end(...outcome);
@@ -346,6 +352,7 @@
     current = {
       number,
       interrupt() {
+        if (outcome?.[0] === 'failed') outcome = undefined;
         interrupted();
         conclude();
       },
@@ -400,6 +407,8 @@
   }
 
   let rest = Buffer.alloc(0);
+  // Whether the channel is read without waiting.
+  let listening = false;
 
   // Takes what has come from the runner.
   function feed(chunk) {
@@ -413,11 +422,11 @@
     }
   }
 
-  // An interrupt that came before there was anything to interrupt: is it for the turn that is about to begin?
-  function look() {
+  // Is there an interrupt that came when there was nothing that it could interrupt, and was it for the turn that is current?
+  function look(closely = false) {
     feed(Buffer.alloc(0));
-    // Once there was one, this cannot be told any more without a moment in which the next would end this process.
-    if (!watch?.hasSeen()) return;
+    // Once there was one, this stays so: to reset it takes a moment in which the next would end this process.
+    if (!listening || (!closely && !watch?.hasSeen())) return;
     try {
       const chunk = Buffer.alloc(4096);
       const length = fs.readSync(3, chunk);
@@ -434,6 +443,7 @@
       process.stderr.write(`Uncaught ${text}\n`);
     });
     const socket = new (builtin('net').Socket)({ fd: 3, readable: true, writable: false });
+    listening = true;
     socket.on('data', feed);
     socket.on('error', () => {});
     socket.on('close', () => process.reallyExit(1));

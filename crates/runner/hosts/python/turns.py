@@ -309,7 +309,7 @@ class Turns:
             try:
                 if begun:
                     self.interrupts.end()
-                    return report or Report(self.limit, self.enclave).finish(b"interrupted")
+                    return report or self.failed(b"interrupted", KeyboardInterrupt())
                 begun = True
                 self.interrupts.begin(number)
                 report = self.report(f"<turn {number}>", code)
@@ -328,10 +328,13 @@ class Turns:
             return report.finish(b"completed")
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt) and self.interrupts.hit
-            failed = Report(self.limit, self.enclave)
-            return failed.finish(b"interrupted" if interrupted else b"failed", described(error, failed.encode))
+            return self.failed(b"interrupted" if interrupted else b"failed", error)
         finally:
             flush()
+
+    def failed(self, status, error):
+        report = Report(self.limit, self.enclave)
+        return report.finish(status, described(error, report.encode))
 
     def leave_as_a_child(self, report):
         """A process that a turn has forked and that came to the turn's end is done."""

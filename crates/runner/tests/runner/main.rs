@@ -10,5 +10,6 @@ mod pid1;
 mod put;
 mod python;
 mod support;
+mod turns_hostile;
 mod turns_node;
 mod turns_python;

@@ -41,6 +41,7 @@ async fn a_signal_lets_running_sessions_finish_and_takes_no_others() {
             StreamFrame::End(end) => ended = Some(end.outcome),
             StreamFrame::Audit(_)
             | StreamFrame::Phase(_)
+            | StreamFrame::Turn(_)
             | StreamFrame::Stdout(_)
             | StreamFrame::Stderr(_)
             | StreamFrame::Turn(_)

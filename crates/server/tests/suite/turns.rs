@@ -62,8 +62,8 @@ const NODE: Words = Words {
 };
 
 impl Talk {
-    async fn start(language: Language, bounds: Interactive) -> Self {
-        let server = Server::start("gvisor", &[]).await;
+    async fn start(backend: &str, language: Language, bounds: Interactive) -> Self {
+        let server = Server::start(backend, &[]).await;
         let client = server.client();
         let request = CreateSession {
             exec_mode: ExecMode::Interactive,
@@ -90,7 +90,7 @@ fn plain(turn: &Turn) -> &str {
 }
 
 async fn a_conversation(words: &Words) {
-    let talk = Talk::start(words.language, Interactive::default()).await;
+    let talk = Talk::start("gvisor", words.language, Interactive::default()).await;
     let set = talk.turn(words.set).await;
     assert_eq!((set.status, set.stdout_tail.as_str(), set.number), (TurnStatus::Completed, "set\n", 1), "{set:?}");
     let read = talk.turn(words.read).await;
@@ -142,6 +142,26 @@ async fn a_conversation_keeps_its_state_through_errors_and_interrupts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_simulator_models_a_conversation() {
+    for (language, set, hang) in
+        [(Language::Python, "x = 20", "while True: pass"), (Language::Node, "let x = 20", "for (;;) {}")]
+    {
+        let talk = Talk::start("simulator", language, Interactive::default()).await;
+        talk.turn(set).await;
+        let endless = talk.turn_within(hang, Some(100)).await;
+        let how = (endless.status, endless.interrupted_by);
+        assert_eq!(how, (TurnStatus::Interrupted, Some(InterruptedBy::Timeout)), "{endless:?}");
+        assert_eq!(plain(&talk.turn("x + 1").await), "21", "x is still there");
+        let gave = talk
+            .turn(
+                "# sim: result {\"x\": 20}".replace('#', if language == Language::Node { "//" } else { "#" }).as_str(),
+            )
+            .await;
+        assert_eq!(gave.result.as_ref().map(wire::JsonText::value), Some(json!({ "x": 20 })), "{gave:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_bound_of_a_conversation_ends_it_for_real() {
     if !backends("each_bound").contains(&"gvisor") {
         return;
@@ -158,7 +178,7 @@ async fn each_bound_of_a_conversation_ends_it_for_real() {
         (Interactive { turn_budget_ms: Some(400), ..bounds }, Some("while True: pass"), KillReason::TurnBudgetExceeded),
         (Interactive { turn_timeout_ms: Some(300), ..bounds }, Some(stubborn), KillReason::TurnTimeoutExceeded),
     ] {
-        let talk = Talk::start(Language::Python, bounds).await;
+        let talk = Talk::start("gvisor", Language::Python, bounds).await;
         if let Some(code) = code {
             assert_eq!(talk.turn(code).await.status, TurnStatus::Aborted, "{reason:?}");
         }

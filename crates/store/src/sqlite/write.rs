@@ -361,8 +361,7 @@ impl Operation {
         let error = StoreError::Database(Arc::clone(error));
         match self {
             Self::Create { reply, .. } => drop(reply.send(Err(error.into()))),
-            Self::Update { reply, .. } => drop(reply.send(Err(error.into()))),
-            Self::Turn { reply, .. } => drop(reply.send(Err(error.into()))),
+            Self::Update { reply, .. } | Self::Turn { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
             Self::CreateKey { reply, .. } => drop(reply.send(Err(error))),
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),

@@ -71,7 +71,7 @@ pub(super) async fn turns_share_what_they_set_and_tell_their_value(context: Cont
     let mut talk = Conversation::start(&context, Program::text("x = 20", "const x = 20")).await?;
     talk.is_worth(Program::text("y = x + 1\ny * 2", "let y = x + 1;\ny * 2"), "42").await?;
     talk.is_worth(Program::text("'t' + 'u'", "'t' + 'u'"), "'tu'").await?;
-    let told = talk.run(Program::text("x = y", "y = x")).await?;
+    let told = talk.run(Program::text("x = y", "const z = y")).await?;
     ensure!(told["status"] == "completed" && told["value"].is_null(), "{told}");
     talk.close(&context).await
 }
