@@ -123,7 +123,10 @@ fn read(file: &Path) -> anyhow::Result<CreateTrigger> {
         std::io::stdin().lock().take(MAX_REQUEST).read_to_end(&mut bytes).context("standard input cannot be read")?;
     } else {
         let opened = std::fs::File::open(file).with_context(|| format!("{} cannot be read", file.display()))?;
-        opened.take(MAX_REQUEST).read_to_end(&mut bytes).with_context(|| format!("{} cannot be read", file.display()))?;
+        opened
+            .take(MAX_REQUEST)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("{} cannot be read", file.display()))?;
     }
     let (request, faults) = CreateTrigger::parse(&bytes).context("the request is not JSON")?;
     if faults.is_empty() {
