@@ -128,7 +128,8 @@ async fn two_servers_on_one_database_start_each_firing_once() {
 #[tokio::test]
 async fn overlaps_are_skipped_allowed_or_wait() {
     let place = Place::new().await;
-    let trigger = create(&place, &schedule("# sim: hang", &json!({"overlap": "skip"}))).await;
+    let session = json!({"code": "# sim: hang", "limits": {"wallClockMs": 86_400_000}});
+    let trigger = create(&place, &schedule("", &json!({"overlap": "skip", "session": session}))).await;
     place.advance(MINUTE + TICK).await;
     let first = ran(&place, &trigger, 1).await[0].session_id.unwrap();
     place.advance(MINUTE).await;

@@ -32,7 +32,8 @@ async fn a_receiver_that_is_down_for_an_hour_is_told_once_it_is_back() {
     assert_eq!((delivery.status, delivery.next_attempt_at), (DeliveryStatus::Delivered, None));
     assert!((6..20).contains(&delivery.attempts), "{delivery:?}");
     let took = delivery.finished_at.unwrap().as_millis() - start.as_millis();
-    assert!((3_600_000..=6_000_000).contains(&took), "not long after it is back: {took} ms");
+    // The pauses have grown to an hour by then, a fifth more or less.
+    assert!((3_600_000..=3_600_000 + 4_320_000).contains(&took), "not long after it is back: {took} ms");
 
     let letters = place.receiver.letters();
     assert_eq!(letters.len(), delivery.attempts as usize);
