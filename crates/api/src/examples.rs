@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use wire::{
     AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession, Egress,
-    Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage, Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId,
-    Outcome, Phase, Problem, Readiness, ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, Usage,
+    Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage, Health, HealthStatus,
+    Isolation, Language, Limits, LimitsView, OrgId, Outcome, Phase, Problem, Readiness, ReadyBackend, Session,
+    SessionId, SessionPage, SessionResult, Timestamp, Usage,
 };
 
 use crate::access::Operation;

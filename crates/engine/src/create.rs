@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use backend::SessionBackend;
-use model::{
-    access::Caller,
-    audit::Draft,
-    session::SessionSpec,
-};
+use model::{access::Caller, audit::Draft, session::SessionSpec};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use store::{Created, Idempotency, NewSession};
@@ -113,20 +109,27 @@ impl Engine {
         for (name, value) in also.as_object().into_iter().flatten() {
             data[name] = value.clone();
         }
-        let draft =
-            Draft::platform(now, AuditType::SessionCreated, session.id, data).by(caller.subject.to_string());
+        let draft = Draft::platform(now, AuditType::SessionCreated, session.id, data).by(caller.subject.to_string());
         (session, draft)
     }
 
     /// Ties a session to the bindings that its names mean now, and gives what the caller wrote.
-    pub(crate) async fn name_bindings(&self, caller: &Caller, spec: &mut SessionSpec) -> Result<Vec<String>, CreateError> {
+    pub(crate) async fn name_bindings(
+        &self,
+        caller: &Caller,
+        spec: &mut SessionSpec,
+    ) -> Result<Vec<String>, CreateError> {
         let bound = self.inner.bound(caller.org, &spec.service_bindings).await?;
         let ids = bound.iter().map(|service| service.id.to_string()).collect();
         Ok(std::mem::replace(&mut spec.service_bindings, ids))
     }
 
     /// What is wrong with a repository that only this deployment can tell.
-    pub(crate) async fn source_fault(&self, caller: &Caller, spec: &SessionSpec) -> Result<Option<FieldError>, CreateError> {
+    pub(crate) async fn source_fault(
+        &self,
+        caller: &Caller,
+        spec: &SessionSpec,
+    ) -> Result<Option<FieldError>, CreateError> {
         let Some(repository) = &spec.source else { return Ok(None) };
         Ok(match self.inner.bound_repository(caller.org, repository).await {
             Err(Unbound::Failed(error)) => return Err(error.into()),
@@ -163,7 +166,12 @@ impl Engine {
         self.inner.backends.iter().map(|backend| backend.capabilities().name).collect()
     }
 
-    pub(crate) async fn note_refused(&self, caller: &Caller, backend: &str, faults: &[FieldError]) -> Result<(), CreateError> {
+    pub(crate) async fn note_refused(
+        &self,
+        caller: &Caller,
+        backend: &str,
+        faults: &[FieldError],
+    ) -> Result<(), CreateError> {
         let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
         let draft = Draft {
             ts: self.inner.clock.now(),

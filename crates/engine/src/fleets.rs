@@ -106,13 +106,21 @@ impl Engine {
     }
 
     /// The fleet's members, in the order of the request.
-    pub async fn fleet_members(&self, caller: &Caller, filter: MemberFilter) -> Result<FleetMemberPage, FleetListError> {
+    pub async fn fleet_members(
+        &self,
+        caller: &Caller,
+        filter: MemberFilter,
+    ) -> Result<FleetMemberPage, FleetListError> {
         self.known(caller, filter.fleet).await?;
         Ok(self.inner.store.tenant(caller.org).fleet_members(filter).await.map_err(ListError::from)?)
     }
 
     /// What they gave back.
-    pub async fn fleet_results(&self, caller: &Caller, filter: MemberFilter) -> Result<FleetResultPage, FleetListError> {
+    pub async fn fleet_results(
+        &self,
+        caller: &Caller,
+        filter: MemberFilter,
+    ) -> Result<FleetResultPage, FleetListError> {
         self.known(caller, filter.fleet).await?;
         Ok(self.inner.store.tenant(caller.org).fleet_results(filter).await.map_err(ListError::from)?)
     }

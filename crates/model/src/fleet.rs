@@ -246,9 +246,8 @@ mod tests {
     #[test]
     fn a_member_that_fails_ends_nobody_and_a_fleet_waits_for_all() {
         use MemberPhase::{Failed, Killed, Queued, Running, Skipped, Succeeded};
-        let of = |members: &[MemberPhase], completion, reason| {
-            phase(&count(members.iter().copied()), completion, reason)
-        };
+        let of =
+            |members: &[MemberPhase], completion, reason| phase(&count(members.iter().copied()), completion, reason);
         assert_eq!(of(&[Queued, Queued], Completion::All, None), FleetPhase::Pending);
         assert_eq!(of(&[Killed, Running, Queued], Completion::All, None), FleetPhase::Running);
         assert_eq!(of(&[Killed, Succeeded], Completion::All, None), FleetPhase::Failed);
@@ -267,7 +266,8 @@ mod tests {
     #[test]
     fn a_budget_is_used_up_by_the_bound_that_is() {
         let budget = FleetBudget { cpu_ms: Some(10), wall_ms: None, egress_bytes: Some(5), binding_calls: Some(2) };
-        let used = |cpu_ms, egress_bytes, binding_calls| FleetUsage { cpu_ms, wall_ms: 1 << 40, egress_bytes, binding_calls };
+        let used =
+            |cpu_ms, egress_bytes, binding_calls| FleetUsage { cpu_ms, wall_ms: 1 << 40, egress_bytes, binding_calls };
         assert_eq!(exceeded(&budget, &used(9, 4, 1)), None);
         assert_eq!(exceeded(&budget, &used(10, 4, 1)), Some(FleetEndReason::CpuBudgetExceeded));
         assert_eq!(exceeded(&budget, &used(9, 5, 1)), Some(FleetEndReason::EgressBudgetExceeded));

@@ -18,15 +18,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use wire::{
-    AuditEvent, BindingId, BindingPage, Fleet, FleetId, FleetMemberPage, FleetPage, FleetResultPage, KeyId, OrgId, Session,
-    SessionId, SessionPage, SessionResult,
+    AuditEvent, BindingId, BindingPage, Fleet, FleetId, FleetMemberPage, FleetPage, FleetResultPage, KeyId, OrgId,
+    Session, SessionId, SessionPage, SessionResult,
 };
 
 pub use error::{BindingError, CreateError, MemberError, OpenError, StoreError, UpdateError};
 pub use record::{
     AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, CreatedFleet, FleetChange, FleetFilter,
-    Idempotency, KeyRecord, MemberFilter, NewFleet, NewSession, Org, OutboxMessage, Seat, SessionFilter, Task, Unfinished,
-    Update,
+    Idempotency, KeyRecord, MemberFilter, NewFleet, NewSession, Org, OutboxMessage, Seat, SessionFilter, Task,
+    Unfinished, Update,
 };
 pub use verify::{VerifyError, verify};
 

@@ -2,8 +2,8 @@
 
 use model::audit::Draft;
 use wire::{
-    AuditEvent, Binding, BindingId, Fleet, FleetEndReason, FleetId, KeyId, MemberPhase, OrgId, Phase, Role, Scope, Session,
-    SessionFault, SessionId, SessionResult, Timestamp,
+    AuditEvent, Binding, BindingId, Fleet, FleetEndReason, FleetId, KeyId, MemberPhase, OrgId, Phase, Role, Scope,
+    Session, SessionFault, SessionId, SessionResult, Timestamp,
 };
 
 /// A session to record.

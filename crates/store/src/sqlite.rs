@@ -29,8 +29,8 @@ use wire::{
 
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, CreatedFleet,
-    FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession, OpenError, Org, Seat,
-    SessionFilter, Store, StoreError, System, Task, Tenant, Unfinished, Update, UpdateError,
+    FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession, OpenError, Org,
+    Seat, SessionFilter, Store, StoreError, System, Task, Tenant, Unfinished, Update, UpdateError,
 };
 use write::{Operation, Writer};
 

@@ -204,15 +204,8 @@ pub enum MemberPhase {
 
 impl MemberPhase {
     /// Every one.
-    pub const ALL: [Self; 7] = [
-        Self::Queued,
-        Self::Pending,
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Killed,
-        Self::Skipped,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Pending, Self::Running, Self::Succeeded, Self::Failed, Self::Killed, Self::Skipped];
 
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {

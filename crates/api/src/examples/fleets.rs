@@ -3,8 +3,8 @@
 use serde_json::json;
 use uuid::Uuid;
 use wire::{
-    Completion, CreateFleet, CreateSession, Fleet, FleetBudget, FleetCounts, FleetId, FleetMember, FleetMembers, FleetPhase,
-    FleetProgress, FleetResult, FleetTemplate, FleetUsage, MemberPhase, Outcome,
+    Completion, CreateFleet, CreateSession, Fleet, FleetBudget, FleetCounts, FleetId, FleetMember, FleetMembers,
+    FleetPhase, FleetProgress, FleetResult, FleetTemplate, FleetUsage, MemberPhase, Outcome,
 };
 
 use super::{at, id, labels, org, usage};

@@ -100,12 +100,14 @@ async fn every_fault_is_told_at_once_and_nothing_is_recorded() {
     .await;
     assert_eq!(answer.status, 400);
     assert_eq!(answer.fields(), ["surplus", "name", "completion.quorum", "members[1].limits.cpu"]);
-    let unknown = json!({"name": "a", "members": {"template": {"code": "1", "serviceBindings": ["nobody"]}, "inputs": [1]}});
+    let unknown =
+        json!({"name": "a", "members": {"template": {"code": "1", "serviceBindings": ["nobody"]}, "inputs": [1]}});
     assert_eq!(create(&api, &key, &unknown).await.fields(), ["members.template.serviceBindings[0]"]);
     let own = json!({"code": "1", "files": [{"path": "input.json", "content": ""}]});
     let own = create(&api, &key, &json!({"name": "a", "members": {"template": own, "inputs": [1]}})).await;
     assert_eq!(own.fields(), ["members.template.files"]);
-    let image = create(&api, &key, &json!({"name": "a", "members": [{"code": "1"}, {"code": "1", "image": "moon"}]})).await;
+    let image =
+        create(&api, &key, &json!({"name": "a", "members": [{"code": "1"}, {"code": "1", "image": "moon"}]})).await;
     image.problem("not_enforceable");
     assert_eq!(image.fields(), ["members[1].image"]);
     for text in ["", "[]x", "{\"name\": \"a\", \"name\": \"b\"}"] {
@@ -120,7 +122,8 @@ async fn every_fault_is_told_at_once_and_nothing_is_recorded() {
 async fn a_body_has_a_limit_of_its_own_and_a_fleet_too() {
     let api = Builder::default().settings(|settings| settings.fleet_body_limit = 3 << 20).start().await;
     let key = api.owner().await;
-    let of = |inputs: Vec<String>| json!({"name": "a", "members": {"template": program(&["exit 0"]), "inputs": inputs}});
+    let of =
+        |inputs: Vec<String>| json!({"name": "a", "members": {"template": program(&["exit 0"]), "inputs": inputs}});
     // More than a session's body may have.
     let fits = of(vec!["x".repeat(200_000); 12]);
     assert_eq!(create(&api, &key, &fits).await.status, 201);

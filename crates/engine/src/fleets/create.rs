@@ -10,7 +10,8 @@ use model::{
 use serde_json::{Value, json};
 use store::{CreatedFleet, Idempotency, NewFleet};
 use wire::{
-    AuditSource, AuditType, CreateFleet, FieldError, Fleet, FleetMembers, FleetPhase, FleetUsage, MemberPhase, Timestamp,
+    AuditSource, AuditType, CreateFleet, FieldError, Fleet, FleetMembers, FleetPhase, FleetUsage, MemberPhase,
+    Timestamp,
 };
 
 use super::{hub::FleetHub, run};
@@ -91,7 +92,11 @@ impl Engine {
     }
 
     /// The content, on a thread of its own: ten thousand members take a while to judge.
-    async fn decide_fleet(&self, request: CreateFleet, shape_faults: Vec<FieldError>) -> Result<FleetSpec, CreateError> {
+    async fn decide_fleet(
+        &self,
+        request: CreateFleet,
+        shape_faults: Vec<FieldError>,
+    ) -> Result<FleetSpec, CreateError> {
         let (maxima, known) = (self.inner.config.maxima, self.backend_names());
         let judged =
             tokio::task::spawn_blocking(move || FleetSpec::decide(request, shape_faults, &maxima, &known)).await;

@@ -13,8 +13,8 @@ use std::{
 use futures::stream;
 use tokio::sync::watch;
 use wire::{
-    Fleet, FleetCounts, FleetEnd, FleetEndReason, FleetFrame, FleetId, FleetMember, FleetPhase, FleetProgress, FleetUsage,
-    OrgId, Timestamp,
+    Fleet, FleetCounts, FleetEnd, FleetEndReason, FleetFrame, FleetId, FleetMember, FleetPhase, FleetProgress,
+    FleetUsage, OrgId, Timestamp,
 };
 
 use crate::hub::{Frame, FrameStream, MAX_SEQ};
@@ -63,13 +63,8 @@ impl FleetHub {
             ended: None,
             over: false,
         };
-        let hub = Self {
-            id,
-            org,
-            log: Mutex::new(log),
-            last: watch::Sender::new(0),
-            cancelled_by: watch::Sender::new(None),
-        };
+        let hub =
+            Self { id, org, log: Mutex::new(log), last: watch::Sender::new(0), cancelled_by: watch::Sender::new(None) };
         hub.progress();
         hub
     }

@@ -36,7 +36,11 @@ pub(crate) async fn finished(engine: &Engine, caller: &Caller, id: FleetId) -> (
     assert_eq!(frames.last().unwrap().kind, FrameKind::End);
     let fleet = engine.fleet(caller, id).await.unwrap();
     let members = all(engine, caller, id).await;
-    assert_eq!(model::fleet::count(members.iter().map(|member| member.phase)), fleet.counts, "the counts are the members'");
+    assert_eq!(
+        model::fleet::count(members.iter().map(|member| member.phase)),
+        fleet.counts,
+        "the counts are the members'"
+    );
     (fleet, members)
 }
 
@@ -164,7 +168,8 @@ async fn a_member_that_takes_all_of_the_cpu_time_is_stopped_at_what_is_left_of_i
 async fn single_sessions_and_other_orgs_do_not_wait_behind_a_fleet() {
     let world = world_with(Config { max_concurrency: 1, max_queue: 1, ..quick() }).await;
     let made = fleet(&world, json!({"members": members((0..200).map(|_| "# sim: sleep 10ms".into()))})).await;
-    eventually("it runs", async || world.engine.fleet(&world.caller, made.id).await.unwrap().counts.succeeded > 0).await;
+    eventually("it runs", async || world.engine.fleet(&world.caller, made.id).await.unwrap().counts.succeeded > 0)
+        .await;
     let org = world.engine.ensure_org("other").await.unwrap();
     let other = Caller { org, subject: Subject::Dev, role: Role::Owner, narrowed: None };
     for caller in [&world.caller, &other] {
@@ -209,7 +214,8 @@ async fn a_drain_lets_members_finish_and_the_others_wait_for_the_next_start() {
     let world = world_with(Config { max_concurrency: 1, ..quick() }).await;
     let scripts = ["sleep 200ms", "exit 0", "exit 0"].map(|line| format!("# sim: {line}"));
     let made = fleet(&world, json!({"members": members(scripts)})).await;
-    eventually("one runs", async || world.engine.fleet(&world.caller, made.id).await.unwrap().counts.running == 1).await;
+    eventually("one runs", async || world.engine.fleet(&world.caller, made.id).await.unwrap().counts.running == 1)
+        .await;
     let frames = world.engine.fleet_stream(&world.caller, made.id, 0).await.unwrap();
     let engine = world.engine.clone();
     let drained = tokio::spawn(async move { engine.shutdown(PATIENCE).await });
@@ -234,7 +240,8 @@ async fn a_member_that_cannot_be_started_any_more_says_why_and_the_others_go_on(
     let mut listed = members(scripts);
     listed[1]["limits"] = json!({"memoryBytes": 1_u64 << 30});
     let made = fleet(&world, json!({"members": listed})).await;
-    eventually("one runs", async || world.engine.fleet(&world.caller, made.id).await.unwrap().counts.running == 1).await;
+    eventually("one runs", async || world.engine.fleet(&world.caller, made.id).await.unwrap().counts.running == 1)
+        .await;
     // The next server gives less.
     let maxima = model::limits::Limits { memory_bytes: 512 << 20, ..model::limits::CEILING };
     let backend = std::sync::Arc::new(Wrapped::new(std::sync::Arc::clone(&world.simulator), "simulator"));

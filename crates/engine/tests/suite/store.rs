@@ -12,13 +12,13 @@ use async_trait::async_trait;
 use model::audit::{Draft, Head};
 use store::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, CreateError, Created, CreatedFleet,
-    FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession, Seat, SessionFilter,
-    Store, StoreError, System, Task, Tenant, Update, UpdateError,
+    FleetChange, FleetFilter, Idempotency, KeyRecord, MemberError, MemberFilter, NewFleet, NewSession, Seat,
+    SessionFilter, Store, StoreError, System, Task, Tenant, Update, UpdateError,
 };
 use tokio::sync::Notify;
 use wire::{
-    AuditEvent, AuditType, BindingId, BindingPage, Fleet, FleetId, FleetMemberPage, FleetPage, FleetResultPage, KeyId, OrgId,
-    Session, SessionId, SessionPage, SessionResult,
+    AuditEvent, AuditType, BindingId, BindingPage, Fleet, FleetId, FleetMemberPage, FleetPage, FleetResultPage, KeyId,
+    OrgId, Session, SessionId, SessionPage, SessionResult,
 };
 
 /// What becomes of a write.

@@ -29,7 +29,13 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) program: ProgramArgs,
     /// File with one JSON value a line, an input for each member; - for standard input
-    #[arg(long, value_name = "FILE", required_unless_present = "count", conflicts_with = "count", help_heading = "Fleet")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "count",
+        conflicts_with = "count",
+        help_heading = "Fleet"
+    )]
     inputs: Option<PathBuf>,
     /// So many members, with the inputs 0, 1, 2 and so on
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Fleet")]
@@ -74,7 +80,9 @@ impl RunArgs {
     pub(super) fn request(self) -> Result<CreateFleet, InputError> {
         let inputs = match (&self.inputs, self.count) {
             (Some(path), _) => lines(path)?,
-            (None, count) => (0..count.unwrap_or_default()).map(|index| serde_json::Value::from(index).into()).collect(),
+            (None, count) => {
+                (0..count.unwrap_or_default()).map(|index| serde_json::Value::from(index).into()).collect()
+            }
         };
         let budget = FleetBudget {
             cpu_ms: self.budget_cpu,

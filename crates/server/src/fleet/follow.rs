@@ -175,7 +175,8 @@ impl Board {
     fn new(fleet: &Fleet) -> Self {
         let total = fleet.counts.total;
         let bar = io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {elapsed}  {msg}").expect("a valid template");
+            let style =
+                ProgressStyle::with_template("{bar:40} {pos}/{len}  {elapsed}  {msg}").expect("a valid template");
             let bar = ProgressBar::with_draw_target(Some(total.into()), ProgressDrawTarget::stderr()).with_style(style);
             bar.println(format!("{:>6}  {:<9}  {:>8}  {:>8}  why", "#", "phase", "ms", "cpu ms"));
             bar

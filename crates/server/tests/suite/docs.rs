@@ -1,4 +1,4 @@
-//! The documented examples: every `sh` block of the guide runs, in order, against a server.
+//! The documented examples: every `sh` block of a page runs, in order, against a server.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,14 +6,30 @@ use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_of_the_api_guide_runs() {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
-    let text = fs::read_to_string(guide).unwrap();
-    let blocks: Vec<&str> = text
-        .split("```sh\n")
-        .skip(1)
-        .map(|rest| rest.split_once("```").expect("a block that is opened is closed").0)
-        .collect();
+    let blocks = examples("api.md");
     assert!(blocks.len() >= 10, "only {} examples were found", blocks.len());
+    play(&blocks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_of_the_page_on_fleets_runs() {
+    let blocks = examples("fleets.md");
+    assert!(!blocks.is_empty());
+    // The page stands on the tools of the guide's first example.
+    let tools = examples("api.md").swap_remove(0);
+    play(&[vec![tools], blocks].concat()).await;
+}
+
+fn examples(page: &str) -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+    let text = fs::read_to_string(page).unwrap();
+    text.split("```sh\n")
+        .skip(1)
+        .map(|rest| rest.split_once("```").expect("a block that is opened is closed").0.to_owned())
+        .collect()
+}
+
+async fn play(blocks: &[String]) {
     let server = Server::start("simulator", &[]).await;
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new("bash")

@@ -4,6 +4,7 @@
 
 mod docs;
 mod faults;
+mod fleets;
 mod git;
 mod hostile;
 mod network;

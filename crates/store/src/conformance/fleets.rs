@@ -12,8 +12,8 @@ use super::{
     support::{World, new, now, result, update, uuid},
 };
 use crate::{
-    CreateError, CreatedFleet, FleetChange, FleetFilter, Idempotency, MemberError, MemberFilter, NewFleet, Seat, StoreError,
-    Task,
+    CreateError, CreatedFleet, FleetChange, FleetFilter, Idempotency, MemberError, MemberFilter, NewFleet, Seat,
+    StoreError, Task,
 };
 
 /// A new fleet of an org.
@@ -128,7 +128,10 @@ pub async fn a_member_is_what_its_session_is(subject: &dyn Subject) {
     let fault = SessionFault { code: FaultCode::NotStarted, detail: "gone".to_owned() };
     let seat = Seat { fleet: fleet.id, index: 7 };
     world.tenant.change_fleet(FleetChange::Fault { seat, fault: fault.clone() }).await.expect("a change");
-    assert_eq!(phases(&world, &fleet).await, [Pending, Running, Succeeded, Failed, Killed, Killed, Failed, Failed, Queued]);
+    assert_eq!(
+        phases(&world, &fleet).await,
+        [Pending, Running, Succeeded, Failed, Killed, Killed, Failed, Failed, Queued]
+    );
     let ends = FleetChange::EndedBy { id: fleet.id, reason: FleetEndReason::Cancelled };
     world.tenant.change_fleet(ends).await.expect("a change");
     let all = world.tenant.fleet_members(members_of(fleet.id)).await.expect("a page").items;
@@ -234,7 +237,8 @@ pub async fn fleets_are_listed_newest_first_in_pages_of_their_own(subject: &dyn 
     assert!(cursor.is_some());
     // A cursor is of one list.
     let other = MemberFilter { cursor: cursor.clone(), ..members_of(made[1].id) };
-    for page in [world.tenant.fleet_members(other.clone()).await.map(drop), world.tenant.fleet_results(other).await.map(drop)]
+    for page in
+        [world.tenant.fleet_members(other.clone()).await.map(drop), world.tenant.fleet_results(other).await.map(drop)]
     {
         assert!(matches!(page, Err(StoreError::BadCursor)), "{page:?}");
     }

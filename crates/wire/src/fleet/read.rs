@@ -5,7 +5,9 @@
 
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{Completion, CreateFleet, FleetBudget, FleetMembers, FleetTemplate, MAX_FLEET_INPUT_BYTES, MAX_FLEET_MEMBERS};
+use super::{
+    Completion, CreateFleet, FleetBudget, FleetMembers, FleetTemplate, MAX_FLEET_INPUT_BYTES, MAX_FLEET_MEMBERS,
+};
 use crate::{
     CreateSession, JsonText,
     json::{JsonError, MAX_JSON_DEPTH, Object, parse_strict, raw_fields, raw_items},

@@ -49,7 +49,8 @@ pub(crate) async fn create_fleet(
     let mut faults = query.faults();
     let (parts, body) = request.into_parts();
     let key = idempotency_key(&parts.headers, &mut faults);
-    let body::Json { bytes, held } = read_json_within(&app, &parts.headers, body, app.settings().fleet_body_limit).await?;
+    let body::Json { bytes, held } =
+        read_json_within(&app, &parts.headers, body, app.settings().fleet_body_limit).await?;
     // On a thread of its own: other requests do not wait for a body of megabytes to be read.
     let read = tokio::task::spawn_blocking(move || {
         let digest = key.is_some().then(|| hex::encode(Sha256::digest(&bytes)));

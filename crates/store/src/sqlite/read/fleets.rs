@@ -6,8 +6,8 @@ use futures::TryStreamExt as _;
 use model::fleet::MemberRecord;
 use sqlx::{Row as _, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 use wire::{
-    AuditType, Fleet, FleetEndReason, FleetId, FleetMemberPage, FleetPage, FleetResult, FleetResultPage, JsonText, OrgId,
-    SessionResult,
+    AuditType, Fleet, FleetEndReason, FleetId, FleetMemberPage, FleetPage, FleetResult, FleetResultPage, JsonText,
+    OrgId, SessionResult,
 };
 
 use super::cursor;
@@ -25,11 +25,7 @@ const PHASE: &str = "CASE WHEN m.fault IS NOT NULL THEN 'failed' \
     ELSE CASE s.body ->> '$.outcome' WHEN 'succeeded' THEN 'succeeded' WHEN 'killed' THEN 'killed' \
         WHEN 'cancelled' THEN 'killed' ELSE 'failed' END END";
 
-pub(in crate::sqlite) async fn by_id(
-    pool: &SqlitePool,
-    org: OrgId,
-    id: FleetId,
-) -> Result<Option<Fleet>, StoreError> {
+pub(in crate::sqlite) async fn by_id(pool: &SqlitePool, org: OrgId, id: FleetId) -> Result<Option<Fleet>, StoreError> {
     let found = sqlx::query("SELECT body FROM fleets WHERE org_id = ? AND id = ?")
         .bind(org.to_string())
         .bind(id.to_string())
@@ -69,14 +65,13 @@ pub(in crate::sqlite) async fn page(
     filter: &FleetFilter,
 ) -> Result<FleetPage, StoreError> {
     let before = filter.cursor.as_deref().map(|cursor| cursor::read(LIST, org, cursor)).transpose()?;
-    let rows = sqlx::query(
-        "SELECT body FROM fleets WHERE org_id = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3",
-    )
-    .bind(org.to_string())
-    .bind(before)
-    .bind(i64::from(filter.limit) + 1)
-    .fetch_all(pool)
-    .await?;
+    let rows =
+        sqlx::query("SELECT body FROM fleets WHERE org_id = ?1 AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3")
+            .bind(org.to_string())
+            .bind(before)
+            .bind(i64::from(filter.limit) + 1)
+            .fetch_all(pool)
+            .await?;
     let wanted = usize::try_from(filter.limit).unwrap_or(usize::MAX);
     let more = rows.len() > wanted;
     let items: Vec<Fleet> =
@@ -209,7 +204,9 @@ pub(in crate::sqlite) async fn task(pool: &SqlitePool, org: OrgId, seat: Seat) -
     .bind(i64::from(seat.index))
     .fetch_optional(pool)
     .await?;
-    Ok(found.map(|found| Ok::<_, sqlx::Error>(Task { template: found.try_get(0)?, task: found.try_get(1)? })).transpose()?)
+    Ok(found
+        .map(|found| Ok::<_, sqlx::Error>(Task { template: found.try_get(0)?, task: found.try_get(1)? }))
+        .transpose()?)
 }
 
 pub(in crate::sqlite) async fn binding_calls(pool: &SqlitePool, org: OrgId, id: FleetId) -> Result<u64, StoreError> {
