@@ -62,8 +62,10 @@ type Waiter = oneshot::Sender<Turn>;
 /// Who waits, in the order in which they get their turns.
 #[derive(Debug, Default)]
 struct Rota {
-    orgs: VecDeque<(OrgId, VecDeque<(Lane, VecDeque<Waiter>)>)>,
+    orgs: VecDeque<(OrgId, Lanes)>,
 }
+
+type Lanes = VecDeque<(Lane, VecDeque<Waiter>)>;
 
 impl Slots {
     /// `ceiling` sessions at once, `queue` more waiting.
@@ -131,13 +133,12 @@ impl Shared {
 
 impl Rota {
     fn enter(&mut self, org: OrgId, lane: Lane, waiter: Waiter) {
-        let lanes = match self.orgs.iter_mut().find(|(known, _)| *known == org) {
-            Some((_, lanes)) => lanes,
-            None => {
-                self.orgs.push_back((org, VecDeque::new()));
-                &mut self.orgs.back_mut().expect("just pushed").1
-            }
-        };
+        let known = self.orgs.iter().position(|(known, _)| *known == org);
+        let at = known.unwrap_or_else(|| {
+            self.orgs.push_back((org, Lanes::new()));
+            self.orgs.len() - 1
+        });
+        let lanes = &mut self.orgs[at].1;
         match lanes.iter_mut().find(|(known, _)| *known == lane) {
             // Those who gave up are not waited behind.
             Some((_, waiters)) => {

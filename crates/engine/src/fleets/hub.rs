@@ -216,14 +216,14 @@ pub(super) fn on_behalf_of(fleet: FleetId, reason: FleetEndReason) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use futures::{FutureExt, StreamExt};
     use uuid::Uuid;
     use wire::{Completion, FrameKind, MemberPhase};
 
     use super::*;
 
-    pub(crate) fn fleet() -> Fleet {
+    fn fleet() -> Fleet {
         Fleet {
             id: FleetId::from_uuid(Uuid::from_u128(1)),
             org_id: OrgId::from_uuid(Uuid::from_u128(2)),
@@ -258,9 +258,10 @@ pub(super) mod tests {
         let all = std::iter::from_fn(|| frames.next().now_or_never().flatten());
         all.map(|frame| {
             let value: serde_json::Value = serde_json::from_str(&frame.data).unwrap();
-            let what = match frame.kind {
-                FrameKind::Member => format!("{} {}", value["index"], value["phase"].as_str().unwrap()),
-                kind => kind.as_str().to_owned(),
+            let what = if frame.kind == FrameKind::Member {
+                format!("{} {}", value["index"], value["phase"].as_str().unwrap())
+            } else {
+                frame.kind.as_str().to_owned()
             };
             (frame.seq, what)
         })

@@ -18,11 +18,11 @@ use super::{
 };
 
 /// Members that each run one script.
-pub(crate) fn members(scripts: impl IntoIterator<Item = String>) -> Value {
+fn members(scripts: impl IntoIterator<Item = String>) -> Value {
     scripts.into_iter().map(|script| json!({ "code": script })).collect()
 }
 
-pub(crate) async fn fleet(world: &World, mut body: Value) -> Fleet {
+async fn fleet(world: &World, mut body: Value) -> Fleet {
     body["name"] = "test".into();
     let (request, shape_faults) = CreateFleet::parse(body.to_string().as_bytes()).unwrap();
     let asked = CreateFleetRequest { request, shape_faults, idempotency: None };
@@ -30,7 +30,7 @@ pub(crate) async fn fleet(world: &World, mut body: Value) -> Fleet {
 }
 
 /// The fleet once it has finished, with what its members are then.
-pub(crate) async fn finished(engine: &Engine, caller: &Caller, id: FleetId) -> (Fleet, Vec<FleetMember>) {
+async fn finished(engine: &Engine, caller: &Caller, id: FleetId) -> (Fleet, Vec<FleetMember>) {
     let frames = engine.fleet_stream(caller, id, 0).await.unwrap();
     let frames: Vec<_> = tokio::time::timeout(PATIENCE, frames.collect()).await.expect("it finishes");
     assert_eq!(frames.last().unwrap().kind, FrameKind::End);
@@ -186,6 +186,7 @@ async fn single_sessions_and_other_orgs_do_not_wait_behind_a_fleet() {
 
 #[tokio::test]
 async fn after_a_kill_members_that_ran_are_told_truthfully_and_the_others_go_on() {
+    use MemberPhase::{Failed, Succeeded};
     let world = world_with(Config { max_concurrency: 2, ..quick() }).await;
     let scripts = ["exit 0", "exit 0", "sleep 1h", "sleep 1h", "exit 0", "exit 3"].map(|line| format!("# sim: {line}"));
     let made = fleet(&world, json!({"members": members(scripts)})).await;
@@ -199,7 +200,6 @@ async fn after_a_kill_members_that_ran_are_told_truthfully_and_the_others_go_on(
     let (fleet, members) = finished(&engine, &world.caller, made.id).await;
     assert_eq!((fleet.phase, fleet.reason, fleet.created_by.as_str()), (FleetPhase::Failed, None, "dev"));
     let phases: Vec<_> = members.iter().map(|member| member.phase).collect();
-    use MemberPhase::{Failed, Succeeded};
     assert_eq!(phases, [Succeeded, Succeeded, Failed, Failed, Succeeded, Failed]);
     for cut in &members[2..4] {
         assert_eq!(cut.outcome, Some(Outcome::Faulted));

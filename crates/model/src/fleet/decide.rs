@@ -182,6 +182,7 @@ fn check_budget(budget: Option<&FleetBudget>, faults: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -258,6 +259,21 @@ mod tests {
         .unwrap();
         let limits: Vec<_> = spec.specs.iter().map(|(_, spec)| spec.limits.cpu_time_ms).collect();
         assert_eq!(limits, [Some(500), Some(100)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_parser_of_fleets_panic(
+            start in prop_oneof![Just(""), Just("{\"members\":"), Just("{\"members\":{\"inputs\":[")],
+            rest in ".{0,200}",
+            extra in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            for bytes in [[start.as_bytes(), rest.as_bytes()].concat(), [start.as_bytes(), &extra].concat()] {
+                if let Ok((request, faults)) = CreateFleet::parse(&bytes) {
+                    let _ = FleetSpec::decide(request, faults, &CEILING, &[]);
+                }
+            }
+        }
     }
 
     #[test]

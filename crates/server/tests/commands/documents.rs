@@ -37,6 +37,10 @@ fn the_command_line_page_has_every_command_flag_and_exit_code() {
     let place = Place::new();
     for command in [
         "run",
+        "fleet run",
+        "fleet list",
+        "fleet show",
+        "fleet cancel",
         "key create",
         "key list",
         "key revoke",

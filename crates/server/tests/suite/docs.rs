@@ -1,4 +1,4 @@
-//! The documented examples: every `sh` block of the guide runs, in order, against a server.
+//! The documented examples: every `sh` block of a page runs, in order, against a server.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,14 +6,22 @@ use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_of_the_api_guide_runs() {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-    let text = ["api.md", "turns.md"].map(|page| fs::read_to_string(docs.join(page)).unwrap()).concat();
-    let blocks: Vec<&str> = text
-        .split("```sh\n")
+    let blocks = ["api.md", "turns.md", "fleets.md"].map(examples);
+    assert!(blocks.iter().all(|blocks| !blocks.is_empty()), "{blocks:?}");
+    // The pages stand on the tools of the guide's first example.
+    play(&blocks.concat()).await;
+}
+
+fn examples(page: &str) -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+    let text = fs::read_to_string(page).unwrap();
+    text.split("```sh\n")
         .skip(1)
-        .map(|rest| rest.split_once("```").expect("a block that is opened is closed").0)
-        .collect();
-    assert!(blocks.len() >= 10, "only {} examples were found", blocks.len());
+        .map(|rest| rest.split_once("```").expect("a block that is opened is closed").0.to_owned())
+        .collect()
+}
+
+async fn play(blocks: &[String]) {
     let server = Server::start("simulator", &[]).await;
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new("bash")

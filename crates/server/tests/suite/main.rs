@@ -6,6 +6,7 @@ mod artifacts;
 mod docs;
 mod faults;
 mod files;
+mod fleets;
 mod git;
 mod hostile;
 mod network;

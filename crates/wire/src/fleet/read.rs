@@ -44,12 +44,11 @@ impl CreateFleet {
             labels: object.text_map("labels"),
         };
         object.finish();
-        let members = match members.filter(|text| text.get() != "null") {
-            Some(text) => FleetMembers::read(text, &mut faults)?,
-            None => {
-                faults.push(FieldError::new("members", "is required"));
-                FleetMembers::default()
-            }
+        let members = if let Some(text) = members.filter(|text| text.get() != "null") {
+            FleetMembers::read(text, &mut faults)?
+        } else {
+            faults.push(FieldError::new("members", "is required"));
+            FleetMembers::default()
         };
         Ok((Self { members, ..request }, faults))
     }
