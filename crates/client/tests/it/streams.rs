@@ -190,6 +190,7 @@ async fn the_largest_honest_result_is_read() {
         stderr_truncated: true,
         stderr_tail_offset: 1,
         artifacts: vec![],
+        artifacts_skipped: vec![],
         usage: wire::Usage::default(),
         denials: vec![],
     };

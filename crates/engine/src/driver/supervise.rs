@@ -13,7 +13,7 @@ use std::{
 };
 
 use backend::{
-    Observation, Sandbox, SandboxId, SandboxLimit, Termination,
+    Sandbox, SandboxId, SandboxLimit, Termination,
     channel::{ChannelError, Receiver, Sender},
 };
 use model::{
@@ -143,7 +143,7 @@ impl Driver {
         let decided = self.watch(&id, handover, &mut sender, &mut receiver, &mut egress, &mut collected).await;
         let ended = Instant::now();
         self.live.desk.end_public();
-        let mut kept = Kept::default();
+        let mut kept = self.nothing_kept();
         let mut observation = None;
         if self.wants_artifacts() && collected.started.is_some() {
             // What collecting costs is not the program's doing.
@@ -193,13 +193,6 @@ impl Driver {
             tails: collected.output.tails(),
             kept,
         }
-    }
-
-    async fn observed(&self, id: &SandboxId) -> Observation {
-        self.inner.observe(self.backend.as_ref(), id).await.unwrap_or_else(|error| {
-            self.log_failure("observe", &error);
-            Observation::default()
-        })
     }
 
     /// Starts the program and waits for the first thing that decides its end.

@@ -1,6 +1,9 @@
 //! Files that are collected when a program has ended, however it did.
 
-use std::{fs, time::{Duration, SystemTime}};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use engine::{Config, Depot, Keep};
 use futures::TryStreamExt as _;

@@ -65,7 +65,11 @@ fn artifacts_are_saved_and_nothing_is_replaced() {
     assert_eq!(entries(std::path::Path::new(&to)), ["out"]);
     std::fs::write(std::path::Path::new(&to).join("out/a.txt"), "mine").unwrap();
     let left = run(&place, code, &["--artifact", "out/**", "--save-to", &to]);
-    assert!(left.stderr.contains("0 artifacts saved") && left.stderr.contains("not saved: out/a.txt"), "{}", left.stderr);
+    assert!(
+        left.stderr.contains("0 artifacts saved") && left.stderr.contains("not saved: out/a.txt"),
+        "{}",
+        left.stderr
+    );
     assert_eq!(read("out/a.txt"), "mine");
     let refused = run(&place, code, &["--artifact", "../x"]);
     assert!(refused.stderr.contains("artifacts[0]"), "{}", refused.stderr);
