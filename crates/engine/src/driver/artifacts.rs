@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use backend::channel::{Receiver, Sender};
+use backend::{
+    Observation, SandboxId,
+    channel::{Receiver, Sender},
+};
 use protocol::{GuestFrame, HostFrame};
 use tokio::{
     sync::mpsc,
@@ -37,9 +40,22 @@ pub(super) struct Pipe<'a> {
 }
 
 impl Driver {
+    /// What the sandbox used, and which limit it went over, as far as the backend can say.
+    pub(super) async fn observed(&self, id: &SandboxId) -> Observation {
+        self.inner.observe(self.backend.as_ref(), id).await.unwrap_or_else(|error| {
+            self.log_failure("observe", &error);
+            Observation::default()
+        })
+    }
+
     /// Whether the session wants something of its files.
     pub(super) fn wants_artifacts(&self) -> bool {
         !self.spec.artifacts.is_empty() && self.inner.config.artifacts.is_some()
+    }
+
+    /// What is kept where nothing can be collected.
+    pub(super) fn nothing_kept(&self) -> Kept {
+        if self.wants_artifacts() { nothing() } else { Kept::default() }
     }
 
     /// Collects what the program left.

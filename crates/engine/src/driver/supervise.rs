@@ -13,7 +13,7 @@ use std::{
 };
 
 use backend::{
-    Observation, Sandbox, SandboxId, SandboxLimit, Termination,
+    Sandbox, SandboxId, SandboxLimit, Termination,
     channel::{ChannelError, Receiver, Sender},
 };
 use futures::future::OptionFuture;
@@ -149,7 +149,7 @@ impl Driver {
         let ended = Instant::now();
         let handed_over = collected.handed_over.load(Ordering::Acquire);
         self.live.desk.end_public();
-        let mut kept = Kept::default();
+        let mut kept = self.nothing_kept();
         let mut observation = None;
         if self.wants_artifacts() && collected.started.is_some() {
             // What collecting costs is not the program's doing.
@@ -202,13 +202,6 @@ impl Driver {
             tails: collected.output.tails(),
             kept,
         }
-    }
-
-    async fn observed(&self, id: &SandboxId) -> Observation {
-        self.inner.observe(self.backend.as_ref(), id).await.unwrap_or_else(|error| {
-            self.log_failure("observe", &error);
-            Observation::default()
-        })
     }
 
     /// Starts the program and waits for the first thing that decides its end.

@@ -50,9 +50,16 @@ impl Scene {
     }
 
     async fn names(&self, id: SessionId) -> Vec<String> {
-        let url = format!("{}/v1/sessions/{id}/files?recursive=true&limit=10000", self.server.url());
-        let page: FilePage = self.http.get(url).send().await.unwrap().json().await.unwrap();
-        page.items.into_iter().map(|entry| entry.path).filter(|path| path != "main.py").collect()
+        let (mut names, mut next) = (Vec::new(), String::new());
+        loop {
+            let url = format!("{}/v1/sessions/{id}/files?recursive=true&limit=10000{next}", self.server.url());
+            let page: FilePage = self.http.get(url).send().await.unwrap().json().await.unwrap();
+            names.extend(page.items.into_iter().map(|entry| entry.path).filter(|path| path != "main.py"));
+            match page.next_cursor {
+                Some(cursor) => next = format!("&cursor={cursor}"),
+                None => return names,
+            }
+        }
     }
 
     async fn code(&self, id: SessionId, path: &str) -> String {
@@ -125,7 +132,7 @@ time.sleep(600)
         ("hidden", "wrong_state"),
         ("closed/x", "wrong_state"),
         ("absent", "not_found"),
-        ("%2e%2e/etc/passwd", "invalid_request"),
+        ("%2e%2e%2fetc%2fpasswd", "invalid_request"),
         ("line%0aend", "invalid_request"),
         ("not-%FF-utf8", "invalid_request"),
     ] {
