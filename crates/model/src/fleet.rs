@@ -120,7 +120,7 @@ impl MemberRecord {
             member.phase = phase_of(session);
             member.outcome = session.outcome;
             member.kill_reason = session.kill_reason;
-            member.fault = session.fault.clone();
+            member.fault.clone_from(&session.fault);
             // One that had just ended by itself was not ended by the fleet.
             member.reason = self.ended_by.filter(|_| session.outcome == Some(Outcome::Cancelled));
             member.started_at = session.started_at;

@@ -258,12 +258,11 @@ impl Operation {
             Self::Create { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Update { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
-            Self::CreateKey { reply, .. } => drop(reply.send(Err(error))),
+            Self::CreateKey { reply, .. } | Self::Fleet { reply, .. } => drop(reply.send(Err(error))),
             Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),
             Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::CreateFleet { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::CreateMember { reply, .. } => drop(reply.send(Err(error.into()))),
-            Self::Fleet { reply, .. } => drop(reply.send(Err(error))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
             Self::ForgetIdempotency { reply, .. } => drop(reply.send(Err(error))),
         }
