@@ -231,13 +231,12 @@ mod tests {
             let (slots, told) = (slots.clone(), told.clone());
             tasks.push(tokio::spawn(async move {
                 for _ in 0..times {
-                    let place = match lane {
-                        Some(lane) => slots.member(org(of), fleet(lane)).await,
-                        None => {
-                            let mut place = slots.reserve(org(of)).unwrap();
-                            place.turn().await;
-                            place
-                        }
+                    let place = if let Some(lane) = lane {
+                        slots.member(org(of), fleet(lane)).await
+                    } else {
+                        let mut place = slots.reserve(org(of)).unwrap();
+                        place.turn().await;
+                        place
                     };
                     told.send((name, place)).unwrap();
                 }

@@ -151,9 +151,8 @@ async fn the_same_key_gives_the_same_fleet_and_another_request_is_a_conflict() {
 
 #[tokio::test]
 async fn a_deletion_ends_what_runs_and_skips_what_waits() {
-    let mut builder = Builder::default();
-    builder.config = Config { max_concurrency: 2, ..Config::default() };
-    let api = builder.start().await;
+    let config = Config { max_concurrency: 2, ..Config::default() };
+    let api = Builder { config, ..Builder::default() }.start().await;
     let key = api.owner().await;
     let id = created(&api, &key, &body(&["hang"; 5])).await;
     eventually("two run", async || fleet(&api, &key, &id).await["counts"]["running"] == 2).await;
@@ -206,8 +205,8 @@ async fn one_stream_tells_of_all_members_and_goes_on_where_it_was() {
     let progress = &frames[frames.len() - 2];
     assert_eq!((progress.1.as_str(), &progress.2["counts"]["succeeded"]), ("progress", &json!(2)));
     for index in 0..3 {
-        let of = frames.iter().filter(|(_, kind, data)| kind == "member" && data["index"] == index);
-        assert!(of.last().unwrap().2["finishedAt"].is_string(), "{frames:?}");
+        let mut of = frames.iter().filter(|(_, kind, data)| kind == "member" && data["index"] == index);
+        assert!(of.next_back().unwrap().2["finishedAt"].is_string(), "{frames:?}");
     }
     assert_eq!(stream(Some(*last)).await.status, 204);
     // The store's stream goes on in the middle as well.

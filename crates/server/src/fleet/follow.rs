@@ -238,7 +238,9 @@ fn row(member: &FleetMember) -> String {
 }
 
 fn refused(client: &Client, error: &ClientError) -> u8 {
-    report::told(client, error).iter().for_each(|line| say(line));
+    for line in report::told(client, error) {
+        say(&line);
+    }
     match error.problem() {
         Some(problem) if problem.status < 500 && problem.status != 429 => exit::REFUSED,
         Some(_) | None => exit::UNREACHABLE,
@@ -246,7 +248,9 @@ fn refused(client: &Client, error: &ClientError) -> u8 {
 }
 
 fn give_up(lines: &[String], code: u8) -> ExitCode {
-    lines.iter().for_each(|line| say(line));
+    for line in lines {
+        say(line);
+    }
     code.into()
 }
 
