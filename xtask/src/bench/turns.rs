@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Turns {
-    turns: usize,
+    count: usize,
     turn_ms: Spread,
     runsc_exec_ms: Spread,
 }
@@ -49,14 +49,14 @@ pub(super) async fn measure(client: &Client, runs: usize) -> anyhow::Result<Turn
         }
     }
     client.delete(session).await?;
-    Ok(Turns { turns: turns.len(), turn_ms: spread(turns), runsc_exec_ms: spread(execs) })
+    Ok(Turns { count: turns.len(), turn_ms: spread(turns), runsc_exec_ms: spread(execs) })
 }
 
 pub(super) fn print(figures: &Turns) {
     let line = |name: &str, spread: Spread, more: &str| {
         println!("  {name:28} p50 {:7.2} ms   p90 {:7.2} ms{more}", spread.p50, spread.p90);
     };
-    println!("gvisor, warm, {} turns of `{CODE}` over HTTP, and runsc exec of the same in between:", figures.turns);
+    println!("gvisor, warm, {} turns of `{CODE}` over HTTP, and runsc exec of the same in between:", figures.count);
     line("a turn", figures.turn_ms, "   (target: p50 at most 5)");
     line("runsc exec", figures.runsc_exec_ms, "");
 }

@@ -364,7 +364,6 @@ impl Operation {
             Self::Update { reply, .. } | Self::Turn { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
             Self::CreateKey { reply, .. } | Self::Fleet { reply, .. } => drop(reply.send(Err(error))),
-            Self::RevokeKey { reply, .. } => drop(reply.send(Err(error))),
             Self::Binding { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::CreateFleet { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::CreateMember { reply, .. } => drop(reply.send(Err(error.into()))),
@@ -373,7 +372,9 @@ impl Operation {
             Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),
             Self::Trigger { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Unstarted { reply, .. } => drop(reply.send(Err(error.into()))),
-            Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. } => drop(reply.send(Err(error))),
+            Self::RevokeKey { reply, .. } | Self::Delivery { reply, .. } | Self::WebhookSecret { reply, .. } => {
+                drop(reply.send(Err(error)));
+            }
         }
     }
 }

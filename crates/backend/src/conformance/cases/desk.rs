@@ -10,8 +10,6 @@ use crate::conformance::{
     programs::KEEPER,
 };
 
-const MIB: u64 = 1024 * 1024;
-
 impl Running {
     async fn ask(&mut self, op: FileOp) -> Checked<Result<FileDone, FileRefusal>> {
         self.sender.send(&HostFrame::File(FileCall { id: 1, op })).await?;
@@ -29,7 +27,7 @@ impl Running {
         if begun.is_err() {
             return Ok(begun);
         }
-        for part in data.chunks(MIB as usize / 4) {
+        for part in data.chunks(1 << 18) {
             let written = self.ask(FileOp::Write { handle: 3, data: part.to_vec() }).await?;
             if written.is_err() {
                 return Ok(written);
@@ -112,7 +110,7 @@ pub(super) async fn a_file_that_does_not_fit_is_refused_and_leaves_nothing(conte
     ensure!(over.as_ref().is_err_and(|refusal| refusal.why == WhyNot::NoSpace), "{over:?}");
     // What was announced is not what comes: a piece too much of a file that has the whole disk.
     let data = vec![7; usize::try_from(most).unwrap_or(usize::MAX)];
-    let over = running.upload("over", &[&data[..], &[1; 1 << 18]].concat(), None).await?;
+    let over = running.upload("over", &[&data[..], &vec![1; 1 << 18]].concat(), None).await?;
     ensure!(over.as_ref().is_err_and(|refusal| refusal.why == WhyNot::NoSpace), "{over:?}");
     let after = running.names().await?;
     ensure!(before == after, "{after:?}");

@@ -368,9 +368,11 @@ impl Refused {
 
     pub(super) fn store(self) -> StoreError {
         match self {
-            Self::UnknownOrg | Self::IdempotencyConflict | Self::NotLive => StoreError::UnknownOrg,
             Self::NotFired(NotFired::Store(error)) => error,
-            Self::NotFired(NotFired::Gone | NotFired::Taken | NotFired::Overlaps) => StoreError::UnknownOrg,
+            Self::UnknownOrg
+            | Self::IdempotencyConflict
+            | Self::NotLive
+            | Self::NotFired(NotFired::Gone | NotFired::Taken | NotFired::Overlaps) => StoreError::UnknownOrg,
             Self::Foreign => StoreError::ForeignRecord,
             Self::Taken(id) => StoreError::Taken(id),
             Self::Unsealable(why) => why.into(),
