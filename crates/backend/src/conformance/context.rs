@@ -260,10 +260,8 @@ impl Seen {
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit),
             GuestFrame::Fault { message } => self.fault = Some(message),
             GuestFrame::NotPut { reason, .. } => self.not_put = Some(reason),
-            // A case that asks for files takes the answers itself.
-            GuestFrame::File(_) => {}
-            // The channel lets none through after the handshake.
-            GuestFrame::Hello { .. } => {}
+            // A case that asks for files takes the answers itself; the channel lets no hello through after the handshake.
+            GuestFrame::File(_) | GuestFrame::Hello { .. } => {}
         }
     }
 }

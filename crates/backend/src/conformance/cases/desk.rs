@@ -10,7 +10,8 @@ use crate::conformance::{
     programs::KEEPER,
 };
 
-const MIB: u64 = 1024 * 1024;
+/// Bytes of a part of an upload.
+const PART: usize = 256 * 1024;
 
 impl Running {
     async fn ask(&mut self, op: FileOp) -> Checked<Result<FileDone, FileRefusal>> {
@@ -29,7 +30,7 @@ impl Running {
         if begun.is_err() {
             return Ok(begun);
         }
-        for part in data.chunks(MIB as usize / 4) {
+        for part in data.chunks(PART) {
             let written = self.ask(FileOp::Write { handle: 3, data: part.to_vec() }).await?;
             if written.is_err() {
                 return Ok(written);
@@ -112,7 +113,7 @@ pub(super) async fn a_file_that_does_not_fit_is_refused_and_leaves_nothing(conte
     ensure!(over.as_ref().is_err_and(|refusal| refusal.why == WhyNot::NoSpace), "{over:?}");
     // What was announced is not what comes: a piece too much of a file that has the whole disk.
     let data = vec![7; usize::try_from(most).unwrap_or(usize::MAX)];
-    let over = running.upload("over", &[&data[..], &[1; 1 << 18]].concat(), None).await?;
+    let over = running.upload("over", &[&data[..], &data[..PART]].concat(), None).await?;
     ensure!(over.as_ref().is_err_and(|refusal| refusal.why == WhyNot::NoSpace), "{over:?}");
     let after = running.names().await?;
     ensure!(before == after, "{after:?}");
