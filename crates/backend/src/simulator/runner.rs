@@ -101,7 +101,7 @@ impl Runner {
             started: false,
             results: 0,
             last_result: None,
-            raised: start.interactive.then_some(None),
+            raised: None,
         };
         if start.interactive {
             return tokio::select! {
@@ -187,7 +187,7 @@ struct Play<'a> {
     results: u32,
     last_result: Option<Vec<u8>>,
     /// In an interactive session: what the turn died of.
-    raised: Option<Option<String>>,
+    raised: Option<String>,
 }
 
 impl Play<'_> {
@@ -375,8 +375,8 @@ impl Play<'_> {
     }
 
     async fn raise(&mut self, text: &str, line: usize) -> Result<Option<Exit>, Stop> {
-        if let Some(raised) = &mut self.raised {
-            *raised = Some(text.to_owned());
+        if self.start.interactive {
+            self.raised = Some(text.to_owned());
             return Ok(Some(Exit::Code(1)));
         }
         self.outbox.output(Stream::Stderr, inside::trace(self.language, text, line).as_bytes()).await?;

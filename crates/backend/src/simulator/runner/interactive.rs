@@ -133,23 +133,21 @@ impl Play<'_> {
                 continue;
             };
             at += 1;
-            match instruction {
-                // As in a shell of Python's: what only asks to leave is an error.
-                Instruction::Exit(code_)
-                    if !scripted && self.language == Language::Python && !code.contains("os._exit") =>
-                {
-                    return Ok(Err(Raised { name: "SystemExit".to_owned(), value: code_.to_string() }));
-                }
-                instruction => {
-                    let exit = self.step(instruction).await?;
-                    if let Some(text) = self.raised.as_mut().and_then(Option::take) {
-                        let (name, value) = text.split_once(": ").unwrap_or((&text, ""));
-                        return Ok(Err(Raised { name: name.to_owned(), value: value.to_owned() }));
-                    }
-                    if exit.is_some() {
-                        return Ok(Ok(exit));
-                    }
-                }
+            // As in a shell of Python's: what only asks to leave is an error.
+            if let Instruction::Exit(asked) = instruction
+                && !scripted
+                && self.language == Language::Python
+                && !code.contains("os._exit")
+            {
+                return Ok(Err(Raised { name: "SystemExit".to_owned(), value: asked.to_string() }));
+            }
+            let exit = self.step(instruction).await?;
+            if let Some(text) = self.raised.take() {
+                let (name, value) = text.split_once(": ").unwrap_or((&text, ""));
+                return Ok(Err(Raised { name: name.to_owned(), value: value.to_owned() }));
+            }
+            if exit.is_some() {
+                return Ok(Ok(exit));
             }
         }
     }
