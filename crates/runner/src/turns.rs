@@ -2,6 +2,8 @@
 //!
 //! A report is the program's own word. It ends the turn that runs, and nothing else: what comes for another is dropped.
 
+use std::time::Instant;
+
 use protocol::{Stream, Turn, Turned};
 
 /// What the host has got wrong.
@@ -57,6 +59,8 @@ pub(crate) struct Turns {
     running: Option<Running>,
     /// The language host is to be signalled once it has been told what for.
     pub(crate) interrupting: bool,
+    /// When to signal it again, should the turn go on.
+    pub(crate) again: Option<Instant>,
     /// A report has come, and nobody has looked yet what the pipes held then.
     reported: bool,
 }
@@ -85,7 +89,7 @@ impl Turns {
         let running = self.running.as_mut().filter(|running| running.number == turned.number);
         if let Some(running) = running.filter(|running| running.report.is_none()) {
             running.report = Some(turned.report);
-            self.reported = true;
+            (self.reported, self.again) = (true, None);
         }
     }
 
@@ -121,7 +125,7 @@ impl Turns {
             return None;
         }
         let Running { number, report, .. } = self.running.take_if(ended)?;
-        self.interrupting = false;
+        (self.interrupting, self.again) = (false, None);
         Some(Turned { number, report: report? })
     }
 }

@@ -1,12 +1,20 @@
 //! The turns of an interactive session: begun, interrupted, and what has to be forwarded before one has ended.
 
-use std::os::fd::OwnedFd;
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
 use protocol::{Stream, Turn};
-use rustix::process::{Signal, kill_process_group};
+use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::{End, Supervisor};
 use crate::turns::{Owed, TurnError, Turns};
+
+/// Until a turn that goes on in spite of its interrupt is signalled again: Node takes no notice of a signal that comes in the
+/// moment between reading a turn and beginning it, or starting a child and waiting for it. Python ignores what is not
+/// announced.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Supervisor {
     pub(super) fn begin_turn(&mut self, turn: &Turn) -> Result<(), End> {
@@ -30,11 +38,29 @@ impl Supervisor {
         let turns = self.session.as_mut().and_then(|session| session.turns.as_mut());
         if let Some(turns) = turns.filter(|turns| turns.interrupting) {
             turns.interrupting = false;
+            turns.again = Some(Instant::now() + AGAIN);
             // It leads a group of its own, and was not reaped yet: the number is no one else's.
             if self.ended.is_none() {
                 let _ = kill_process_group(self.interpreter.pid, Signal::INT);
             }
         }
+    }
+
+    /// Signals it again, it alone: what runs below it has had its signal.
+    pub(super) fn signal_again(&mut self) {
+        let now = Instant::now();
+        let turns = self.session.as_mut().and_then(|session| session.turns.as_mut());
+        let due = turns.filter(|turns| turns.again.is_some_and(|again| again <= now));
+        if let (Some(turns), None) = (due, &self.ended) {
+            turns.again = Some(now + AGAIN);
+            let _ = kill_process(self.interpreter.pid, Signal::INT);
+        }
+    }
+
+    /// When that is due.
+    pub(super) fn next_signal(&self) -> Option<Instant> {
+        let turns = self.session.as_ref().and_then(|session| session.turns.as_ref());
+        turns.filter(|_| self.ended.is_none()).and_then(|turns| turns.again)
     }
 
     /// When a turn has reported its end, what is in the pipes at that moment belongs to it.

@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use super::{End, KILL_AGAIN, Supervisor};
-use crate::{outbox::Outbox, processes::Rest};
+use crate::{census::Census, outbox::Outbox, processes::Rest};
 
 /// What can have something for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,8 @@ impl Supervisor {
         if self.is_killing() {
             return Some(KILL_AGAIN);
         }
-        let due = self.census.as_ref().filter(|_| self.is_running())?.due()?;
+        let count = self.census.as_ref().filter(|_| self.is_running()).and_then(Census::due);
+        let due = count.into_iter().chain(self.next_signal()).min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 }
