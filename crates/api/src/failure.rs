@@ -228,7 +228,6 @@ impl From<CreateError> for Failure {
                 failure.0.cause = Some(Arc::new(source));
                 failure
             }
-            CreateError::NotFired(NotFired::Store(cause)) => Self::store(cause),
             CreateError::NotFired(NotFired::Gone | NotFired::Taken | NotFired::Overlaps) => {
                 Self::new(ErrorCode::WrongState, "the firing was not taken up")
             }
@@ -237,7 +236,7 @@ impl From<CreateError> for Failure {
                 ErrorCode::IdempotencyConflict,
                 "the Idempotency-Key was used for another request in the last 24 hours",
             ),
-            CreateError::Store(cause) => Self::store(cause),
+            CreateError::Store(cause) | CreateError::NotFired(NotFired::Store(cause)) => Self::store(cause),
         }
     }
 }

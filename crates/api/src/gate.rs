@@ -92,9 +92,8 @@ async fn identify(app: &App, presented: Option<&str>) -> Result<Caller, Failure>
     match caller.subject {
         Subject::Key(_) => Ok(caller),
         // Triggers call nobody.
-        Subject::Trigger(_) => Err(engine::AuthError::Missing.into()),
         Subject::Dev | Subject::Operator if app.settings().profile_is_dev => Ok(caller),
-        Subject::Dev | Subject::Operator => Err(engine::AuthError::Missing.into()),
+        Subject::Trigger(_) | Subject::Dev | Subject::Operator => Err(engine::AuthError::Missing.into()),
     }
 }
 

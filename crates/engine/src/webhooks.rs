@@ -148,16 +148,15 @@ impl Inner {
     /// whoever wants to check signatures replaces it, and is given the new one.
     async fn signing_secrets(&self, org: OrgId) -> Result<Vec<SigningSecret>, Unsigned> {
         let (tenant, now) = (self.store.tenant(org), self.clock.now());
-        let record = match tenant.webhook_secret().await? {
-            Some(record) => record,
-            None => {
-                let sealed = self.sealed_webhook_secret(org, 1, &SigningSecret::new(self.ids.bytes()));
-                let record = WebhookSecretRecord { version: 1, sealed, created_at: now, previous: None };
-                if tenant.set_webhook_secret(record.clone(), Vec::new()).await? {
-                    record
-                } else {
-                    tenant.webhook_secret().await?.unwrap_or(record)
-                }
+        let record = if let Some(record) = tenant.webhook_secret().await? {
+            record
+        } else {
+            let sealed = self.sealed_webhook_secret(org, 1, &SigningSecret::new(self.ids.bytes()));
+            let record = WebhookSecretRecord { version: 1, sealed, created_at: now, previous: None };
+            if tenant.set_webhook_secret(record.clone(), Vec::new()).await? {
+                record
+            } else {
+                tenant.webhook_secret().await?.unwrap_or(record)
             }
         };
         let opened = |sealed: &[u8], version| {

@@ -42,6 +42,7 @@ impl Conversation {
             disk_bytes: program.limits.disk_bytes,
             entrypoint: None,
             interactive: true,
+            stays: false,
         };
         sender.send(&HostFrame::Start(Box::new(start))).await.unwrap();
         let started = receiver.next().await.unwrap();

@@ -226,7 +226,7 @@ impl Driver {
             handed_over.store(true, Ordering::Release);
             // From here on what turns need, and what becomes of files.
             loop {
-                let turns = OptionFuture::from(orders.as_mut().map(|orders| orders.recv()));
+                let turns = OptionFuture::from(orders.as_mut().map(mpsc::Receiver::recv));
                 let frame = tokio::select! {
                     biased;
                     Some(Some(frame)) = turns => frame,

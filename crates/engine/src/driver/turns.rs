@@ -166,7 +166,7 @@ impl Conversation {
     }
 
     /// What is recorded of a turn: all of it while the session has room.
-    fn to_record(&mut self, turn: &Turn) -> Turn {
+    fn recordable(&mut self, turn: &Turn) -> Turn {
         let size = size(turn);
         if self.kept + size <= KEPT_BYTES {
             self.kept += size;
@@ -245,7 +245,7 @@ impl Driver {
         let mut turn = asked.turn;
         (turn.status, turn.interrupted_by) = (TurnStatus::Interrupted, Some(InterruptedBy::Caller));
         turn.finished_at = Some(self.inner.clock.now());
-        self.record_turn(Some((id, until)), talk.to_record(&turn), Vec::new()).await?;
+        self.record_turn(Some((id, until)), talk.recordable(&turn), Vec::new()).await?;
         let frame = self.publish_turn(Vec::new(), &turn);
         talk.turns.ended(turn, frame);
         talk.idle_since = Some(Instant::now());
@@ -299,7 +299,7 @@ impl Driver {
         while let Ok(asked) = talk.asked.try_recv() {
             let mut turn = asked.turn;
             (turn.status, turn.finished_at) = (TurnStatus::Aborted, Some(self.inner.clock.now()));
-            match self.record_turn(None, talk.to_record(&turn), Vec::new()).await {
+            match self.record_turn(None, talk.recordable(&turn), Vec::new()).await {
                 Ok(_) => {
                     let frame = self.publish_turn(Vec::new(), &turn);
                     talk.turns.ended(turn, frame);
@@ -322,7 +322,7 @@ impl Driver {
         turn.finished_at = Some(now);
         let data = json!({ "number": turn.number, "status": turn.status, "durationMs": turn.duration_ms });
         let draft = Draft::platform(now, AuditType::TurnCompleted, self.session.id, data);
-        let events = self.record_turn(limit, talk.to_record(&turn), vec![draft]).await?;
+        let events = self.record_turn(limit, talk.recordable(&turn), vec![draft]).await?;
         let frame = self.publish_turn(events, &turn);
         talk.turns.ended(turn, frame);
         Ok(())

@@ -68,7 +68,7 @@ async fn a_schedule_fires_when_it_is_due_and_not_before() {
     for round in 1..=5 {
         let next = place.engine.trigger(&place.caller, trigger.id).await.unwrap().next_fire_at.unwrap();
         let pause = Duration::from_millis(u64::try_from(next.as_millis() - place.now().as_millis()).unwrap());
-        place.advance(pause - TICK).await;
+        place.advance(pause.checked_sub(TICK).unwrap()).await;
         assert_eq!(runs(&place, &trigger).await.len(), round - 1);
         place.advance(2 * TICK).await;
         let run = ran(&place, &trigger, round).await.remove(0);

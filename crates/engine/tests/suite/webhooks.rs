@@ -80,7 +80,7 @@ async fn a_receiver_that_hangs_is_given_up_in_bounded_time_and_tried_again() {
     place.receiver.behave(|_, tries| if tries == 1 { Behaviour::Hangs } else { Behaviour::Answers(200) });
     let session = place.ended("# sim: exit 0").await;
     place.receiver.tried(1).await;
-    place.advance(ATTEMPT - TICK).await;
+    place.advance(ATTEMPT.checked_sub(TICK).unwrap()).await;
     assert_eq!(place.delivery(session.id).await.attempts, 0);
     place.advance(2 * TICK).await;
     place.until("it is given up", async || place.delivery(session.id).await.attempts == 1).await;
