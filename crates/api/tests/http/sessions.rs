@@ -167,11 +167,10 @@ async fn what_cannot_be_enforced_or_is_not_offered_is_refused_by_name() {
     refused.problem("not_enforceable");
     assert_eq!(refused.fields(), ["image"]);
 
-    let asked = json!({ "code": "1", "execMode": "interactive", "webhookUrl": "https://example.org" });
-    let refused = api.post(&key, asked.to_string()).await;
+    let refused = api.post(&key, json!({ "code": "1", "artifacts": ["*"] }).to_string()).await;
     assert_eq!(refused.status, 422);
     refused.problem("not_supported");
-    assert_eq!(refused.fields(), ["execMode", "webhookUrl"]);
+    assert_eq!(refused.fields(), ["artifacts"]);
 }
 
 #[tokio::test]

@@ -9,11 +9,11 @@ pub(super) fn is_complete(language: Language, text: &str) -> bool {
     if scan.open {
         return false;
     }
-    let mut lines = text.lines();
     match language {
         Language::Node => true,
         Language::Python => {
-            let blank_at_end = text.ends_with('\n') && lines.next_back().is_none_or(|line| line.trim().is_empty());
+            // The line that the cursor is on.
+            let blank_at_end = text.rsplit_once('\n').is_some_and(|(_, last)| last.trim().is_empty());
             // What has begun a block goes on until a blank line says that it does not.
             !(scan.continued || (scan.block && !blank_at_end))
         }
@@ -133,7 +133,8 @@ mod tests {
             "print('(')",
             "# a comment:",
             "s = 'it\\'s'",
-            "for i in range(3):\n    print(i)\n\n",
+            "for i in range(3):\n    print(i)\n",
+            "class A:\n    '''doc'''\n",
             "x = (1 +\n 2)",
             "'''a\nb'''",
             "lambda: 1",
@@ -151,7 +152,7 @@ mod tests {
             "x = 1 + \\",
             "@cache",
             "{'a':\n",
-            "class A:\n    '''doc'''\n",
+            "class A:\n    '''doc'''",
         ] {
             assert!(!is_complete(Language::Python, open), "{open:?}");
         }
