@@ -139,6 +139,6 @@ impl From<CallError> for FileError {
 }
 
 /// An answer that the desk has checked to be of the kind that was asked for.
-fn expect_done(done: FileDone) {
-    debug_assert_eq!(done, FileDone::Done);
+fn expect_done(done: &FileDone) {
+    debug_assert_eq!(*done, FileDone::Done);
 }

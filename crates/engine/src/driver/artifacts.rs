@@ -26,7 +26,7 @@ use super::{
 use crate::artifacts::collect::{Collector, Kept, taken};
 
 /// How long collecting may take: a gigabyte, from a disk in memory to one that is none.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The same when somebody waits for the session to be gone.
 const CANCELLED_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the runner may take to end a program.

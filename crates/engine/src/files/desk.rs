@@ -138,10 +138,8 @@ impl Desk {
         }
         let waiting = state.waiting.remove(&reply.id).ok_or(OrderError::Unasked)?;
         drop(state);
-        if let Ok(done) = &reply.outcome {
-            if !waiting.expected.takes(done) {
-                return Err(OrderError::Unasked);
-            }
+        if reply.outcome.as_ref().is_ok_and(|done| !waiting.expected.takes(done)) {
+            return Err(OrderError::Unasked);
         }
         if let Some(caller) = waiting.caller {
             // Nobody waits any more for what was given up.

@@ -113,23 +113,22 @@ impl Source {
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
-        let piece = match self.first.take() {
-            Some(first) => first,
-            None => {
-                while self.asked.len() < AHEAD && !self.wanted.is_empty() {
-                    let bytes = (self.wanted.end - self.wanted.start).min(FILE_CHUNK_BYTES as u64);
-                    let asked = u32::try_from(bytes).unwrap_or(u32::MAX);
-                    let pending = self.source.ask(self.wanted.start, asked).await?;
-                    self.wanted.start += bytes;
-                    self.asked.push_back((asked, pending));
-                }
-                let Some((asked, pending)) = self.asked.pop_front() else { return Ok(None) };
-                let FileDone::Read(data) = pending.done().await? else { return Err(FileError::Failed) };
-                if data.len() != asked as usize {
-                    return Err(FileError::Interfered);
-                }
-                data.into()
+        let piece = if let Some(first) = self.first.take() {
+            first
+        } else {
+            while self.asked.len() < AHEAD && !self.wanted.is_empty() {
+                let bytes = (self.wanted.end - self.wanted.start).min(FILE_CHUNK_BYTES as u64);
+                let asked = u32::try_from(bytes).unwrap_or(u32::MAX);
+                let pending = self.source.ask(self.wanted.start, asked).await?;
+                self.wanted.start += bytes;
+                self.asked.push_back((asked, pending));
             }
+            let Some((asked, pending)) = self.asked.pop_front() else { return Ok(None) };
+            let FileDone::Read(data) = pending.done().await? else { return Err(FileError::Failed) };
+            if data.len() != asked as usize {
+                return Err(FileError::Interfered);
+            }
+            data.into()
         };
         self.hash.update(&piece);
         self.bytes += piece.len() as u64;

@@ -54,7 +54,7 @@ impl Engine {
         let Turn { handle, _transfer } = reached.turn().await?;
         let desk = &reached.live.desk;
         let create = FileOp::Create { handle: handle.number, path: path.clone(), mode, size };
-        expect_done(desk.call(create).await?);
+        expect_done(&desk.call(create).await?);
 
         let (mut hash, mut bytes) = (Sha256::new(), 0_u64);
         let mut chunk = Vec::with_capacity(FILE_CHUNK_BYTES);
@@ -95,7 +95,7 @@ impl Engine {
         if digest.is_some_and(|digest| digest != sha256) {
             return Err(FileError::OtherDigest { found: hex::encode(sha256) });
         }
-        expect_done(handle.commit().await?);
+        expect_done(&handle.commit().await?);
         let sha256 = hex::encode(sha256);
         let data = json!({ "path": path, "bytes": bytes, "sha256": sha256 });
         reached.record(AuditType::FileWritten, data).await;
@@ -105,7 +105,7 @@ impl Engine {
 
 async fn settle(pending: Option<Pending>) -> Result<(), FileError> {
     if let Some(pending) = pending {
-        expect_done(pending.done().await?);
+        expect_done(&pending.done().await?);
     }
     Ok(())
 }

@@ -66,10 +66,8 @@ fn filter(mut query: Query) -> Result<FileFilter, Failure> {
     let within = |directory: &String, after: &Vec<u8>| {
         after.strip_prefix(directory.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
     };
-    if let (Some(directory), Some(after)) = (&path, &after) {
-        if !within(directory, after) {
-            query.fault("cursor", "is not a nextCursor of this list");
-        }
+    if path.as_ref().zip(after.as_ref()).is_some_and(|(directory, after)| !within(directory, after)) {
+        query.fault("cursor", "is not a nextCursor of this list");
     }
     let limit = query.number("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
     query.finish()?;
