@@ -47,7 +47,7 @@ impl std::str::FromStr for Subject {
         match text {
             "dev" => Ok(Self::Dev),
             "operator" => Ok(Self::Operator),
-            _ => text.parse().map(Self::Key),
+            _ => text.parse().map(Self::Key).or_else(|_| text.parse().map(Self::Trigger)),
         }
     }
 }

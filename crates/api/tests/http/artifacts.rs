@@ -80,8 +80,8 @@ async fn artifacts_are_served_with_ranges_and_tags_when_the_sandbox_is_gone() {
     assert_eq!(other.status, 200);
     get(&api, &key, &at, Method::GET, &[("range", "bytes=6-")]).await.problem("range_not_satisfiable");
     for tag in [etag.as_str(), "*", &format!("\"x\", W/{etag}")] {
-        let had = get(&api, &key, &at, Method::GET, &[("if-none-match", tag)]).await;
-        assert_eq!((had.status.as_u16(), had.bytes.len(), had.header("etag")), (304, 0, etag.as_str()));
+        let again = get(&api, &key, &at, Method::GET, &[("if-none-match", tag)]).await;
+        assert_eq!((again.status.as_u16(), again.bytes.len(), again.header("etag")), (304, 0, etag.as_str()));
     }
     assert_eq!(get(&api, &key, &at, Method::GET, &[("if-none-match", "\"x\"")]).await.status, 200);
     for path in ["c.log", "out", "out/deep", "x", "../x", "%2e%2e/x"] {

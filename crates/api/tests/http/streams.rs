@@ -60,7 +60,6 @@ fn stdout(events: &[Event]) -> String {
             | StreamFrame::Turn(_)
             | StreamFrame::Stderr(_)
             | StreamFrame::Gap(_)
-            | StreamFrame::Turn(_)
             | StreamFrame::End(_)) => panic!("{other:?}"),
         })
         .collect()

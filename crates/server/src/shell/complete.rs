@@ -85,7 +85,7 @@ fn scan(language: Language, text: &str) -> Scan {
                     '\'' | '"' => inside = Inside::Short(c),
                     '`' if language == Language::Node => inside = Inside::Long(c),
                     '/' if language == Language::Node && next == Some('*') => {
-                        (inside, step) = (Inside::BlockComment, 2)
+                        (inside, step) = (Inside::BlockComment, 2);
                     }
                     _ if is_comment(language, c, next) => inside = Inside::LineComment,
                     _ => {}

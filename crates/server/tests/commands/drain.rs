@@ -44,7 +44,6 @@ async fn a_signal_lets_running_sessions_finish_and_takes_no_others() {
             | StreamFrame::Turn(_)
             | StreamFrame::Stdout(_)
             | StreamFrame::Stderr(_)
-            | StreamFrame::Turn(_)
             | StreamFrame::Gap(_) => {}
         }
     }

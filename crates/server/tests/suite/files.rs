@@ -29,7 +29,7 @@ impl Scene {
     async fn start(&self, code: &str, limits: Value) -> SessionId {
         let request: CreateSession = serde_json::from_value(json!({"code": code, "limits": limits})).unwrap();
         let id = self.server.client().create(&request).await.unwrap().id;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while self.get(id, "ready").await.status() != StatusCode::OK {
             assert!(Instant::now() < deadline, "the program is not ready");
             tokio::time::sleep(Duration::from_millis(10)).await;
