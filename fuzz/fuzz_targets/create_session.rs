@@ -2,13 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use model::{limits::CEILING, session::SessionSpec};
+use model::{interactive, limits::CEILING, session::SessionSpec};
 use wire::CreateSession;
 
 fuzz_target!(|body: &[u8]| {
     let Ok((request, faults)) = CreateSession::parse(body) else { return };
-    let Ok(spec) = SessionSpec::decide(request, faults, &CEILING, &["gvisor"]) else { return };
-    assert!(!spec.code.trim().is_empty() && !spec.code.contains('\0'));
+    let Ok(spec) = SessionSpec::decide(request, faults, &CEILING, &interactive::CEILING, &["gvisor"]) else { return };
+    let needs_code = spec.source.is_none() && spec.interactive.is_none();
+    assert!((!needs_code || !spec.code.trim().is_empty()) && !spec.code.contains('\0'));
     assert!(spec.limits.memory_bytes <= CEILING.memory_bytes && spec.limits.pids <= CEILING.pids);
     assert!(spec.env.iter().all(|(name, value)| !name.starts_with("ENCLAVE_") && !value.contains('\0')));
     // What was accepted can be shown and read again.

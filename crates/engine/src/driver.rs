@@ -20,6 +20,7 @@ mod services;
 mod start;
 mod supervise;
 mod turns;
+mod verdict;
 
 pub(crate) use record::Backoff;
 

@@ -1,12 +1,15 @@
 //! `enclave serve`: from the configuration to a listening server, and from a signal to nothing left.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{io, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use backend::pool::Pool;
 use clap::Args;
 use engine::Engine;
-use tokio::net::{TcpListener, lookup_host};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,6 +23,9 @@ use crate::{
     signals::Signals,
 };
 
+/// How long an address may be in use by a server that was killed a moment ago: what it had forked dies after it.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Threads for work that blocks. Most of it is short; the end of a sandbox whose processes do not die takes seconds, and
 /// must not keep others from being killed.
 const BLOCKING_THREADS: usize = 256;
@@ -170,7 +176,13 @@ async fn bind(address: &str, profile: Profile) -> anyhow::Result<TcpListener> {
         }
         Profile::SelfHost | Profile::Hosted => {}
     }
-    TcpListener::bind(addresses.as_slice()).await.with_context(|| format!("cannot listen on {address}"))
+    let until = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        match TcpListener::bind(addresses.as_slice()).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => sleep(LOOK_AGAIN).await,
+            bound => return bound.with_context(|| format!("cannot listen on {address}")),
+        }
+    }
 }
 
 fn is_loopback(address: SocketAddr) -> bool {

@@ -15,8 +15,8 @@ pub struct Timestamp(jiff::Timestamp);
 impl Timestamp {
     /// The moment `ms` milliseconds after 1970-01-01T00:00:00Z; clamped to the years -9999 to 9999.
     pub fn from_millis(ms: i64) -> Self {
-        let clamped = ms.clamp(jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond());
-        Self(jiff::Timestamp::from_millisecond(clamped).expect("clamped into the range of jiff"))
+        let furthest = if ms < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+        Self(jiff::Timestamp::from_millisecond(ms).unwrap_or(furthest))
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -73,6 +73,12 @@ mod tests {
     fn times_always_show_three_digits_and_z() {
         assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_millis(1_769_850_300_120).to_string(), "2026-01-31T09:05:00.120Z");
+    }
+
+    #[test]
+    fn a_time_that_nobody_lives_to_see_is_the_furthest() {
+        assert_eq!(Timestamp::from_millis(i64::MAX).to_string(), "9999-12-30T22:00:00.999Z");
+        assert_eq!(Timestamp::from_millis(i64::MIN), Timestamp::from_millis(i64::MIN + 1));
     }
 
     #[test]

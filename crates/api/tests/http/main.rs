@@ -16,6 +16,7 @@ mod public;
 mod serving;
 mod sessions;
 mod sockets;
+mod strangers;
 mod streams;
 mod triggers;
 mod turns;

@@ -451,35 +451,6 @@ impl Driver {
         }
     }
 
-    fn verdict(&self, decided: Decided, exceeded: Option<SandboxLimit>) -> Verdict {
-        match (decided, exceeded) {
-            (Decided::Exceeded(limit), _) | (Decided::Exited(_) | Decided::Lost(_), Some(limit)) => {
-                Verdict::Quota(reason(limit))
-            }
-            (Decided::Exited(exit_code), None) => Verdict::Exited { exit_code },
-            (Decided::Quota(reason), _) => Verdict::Quota(reason),
-            (Decided::NotPut, Some(SandboxLimit::Disk)) => Verdict::Quota(KillReason::DiskExceeded),
-            (Decided::NotPut, _) => Verdict::Faulted(view::fault(
-                FaultCode::SandboxFailed,
-                "a file could not be put into the working directory",
-            )),
-            (Decided::Cancelled(by), _) => Verdict::Cancelled { by },
-            (Decided::Drained, _) => Verdict::Faulted(drained()),
-            (Decided::CutOff, _) => Verdict::Faulted(view::fault(
-                FaultCode::GatewayLost,
-                "the session's gateway ended before the session did",
-            )),
-            (Decided::Violation(error), _) => {
-                self.log_failure("protocol", &error);
-                Verdict::Faulted(view::fault(
-                    FaultCode::ProtocolViolation,
-                    "the runner in the sandbox broke the protocol",
-                ))
-            }
-            (Decided::Lost(detail), None) => Verdict::Faulted(view::fault(FaultCode::SandboxLost, detail)),
-        }
-    }
-
     /// The result is JSON from a hostile place: it is read through and bounded, or refused where the caller sees it.
     pub(super) fn parse_result(&self, json: &[u8], collected: &mut Collected) -> Option<JsonText> {
         let refused = match JsonText::parse(json, MAX_RESULT_DEPTH) {
@@ -501,14 +472,5 @@ pub(super) fn frame(stream: Stream, chunk: wire::Chunk) -> StreamFrame {
     match stream {
         Stream::Stdout => StreamFrame::Stdout(chunk),
         Stream::Stderr => StreamFrame::Stderr(chunk),
-    }
-}
-
-fn reason(limit: SandboxLimit) -> KillReason {
-    match limit {
-        SandboxLimit::Cpu => KillReason::CpuExceeded,
-        SandboxLimit::Memory => KillReason::MemoryExceeded,
-        SandboxLimit::Pids => KillReason::PidsExceeded,
-        SandboxLimit::Disk => KillReason::DiskExceeded,
     }
 }

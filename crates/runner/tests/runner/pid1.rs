@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use protocol::{
-    Exit, GuestLimit, HostFrame, Language,
+    Exit, GuestLimit, HostFrame, Language, Start,
     files::{FILE_CHUNK_BYTES, FileDone, FileOp, FileRefusal, WhyNot},
 };
 
@@ -75,7 +75,8 @@ time.sleep(600)
 ";
     let Some(case) = sandboxed("pid1::files", python(code)) else { return };
     let mut open = case.open();
-    open.send(&HostFrame::Start(Box::new(case.start.clone())));
+    let start = Start { disk_bytes: 8 << 20, ..case.start.clone() };
+    open.send(&HostFrame::Start(Box::new(start)));
     open.wait_for("-1 -1 -1 -1 -1 -1 -1 -1 2 True\n");
     // It works all the same, as the workload, and within its disk.
     let create = |path: &str, size| FileOp::Create { handle: 1, path: path.into(), mode: 0o600, size };
