@@ -63,6 +63,18 @@ const METRICS: &[(Kind, &str, Unit, &str)] = &[
         Unit::Seconds,
         "From the first try to remove a sandbox to nothing left of it, by backend.",
     ),
+    (
+        Kind::Counter,
+        "enclave_artifacts_removed_total",
+        Unit::Count,
+        "Sessions whose artifacts were removed for their age or for the org's quota.",
+    ),
+    (
+        Kind::Counter,
+        "enclave_webhook_attempts_total",
+        Unit::Count,
+        "Tries to deliver a message, by what became of them.",
+    ),
     (Kind::Gauge, "http_connections", Unit::Count, "Connections to the API that are open."),
     (Kind::Counter, "http_requests_total", Unit::Count, "Requests answered, by operation and status."),
     (
