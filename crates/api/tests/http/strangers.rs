@@ -1,5 +1,6 @@
 //! What belongs to another org cannot be told from what does not exist.
 
+use http::Method;
 use serde_json::Value;
 use wire::Role;
 

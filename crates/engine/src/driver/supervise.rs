@@ -26,14 +26,13 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
-use wire::{Denial, FaultCode, JsonText, KillReason, StreamFrame, Usage};
+use wire::{Denial, JsonText, KillReason, StreamFrame, Usage};
 
 use crate::{
     artifacts::collect::Kept,
     driver::{
         Driver,
         artifacts::Pipe,
-        drained,
         egress::{Egress, End, Heard},
         inputs::{Inputs, SendError},
         record::{Change, Unrecorded},
@@ -41,7 +40,6 @@ use crate::{
     },
     files::FRAMES,
     output::{Budget, Output, Tails},
-    view,
 };
 
 /// How long the runner may take from the request to the confirmation of a start.

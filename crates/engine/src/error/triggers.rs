@@ -1,6 +1,6 @@
 //! Why something about triggers was refused.
 
-use store::{NotFired, StoreError};
+use store::StoreError;
 use wire::FieldError;
 
 use super::{CreateError, ReadError};
