@@ -148,14 +148,15 @@ async fn two_hundred_through_a_ceiling_of_eight(backend: &str) {
                 }
             }
             let expected: String = (0..LINES).map(|line| format!("{n} {line}\n")).collect();
-            assert_eq!(text, expected);
             let result = result.unwrap();
             assert_eq!(
                 (result.outcome, result.value()),
                 (Outcome::Succeeded, Some(n.into())),
-                "{}",
+                "{:?} {}",
+                result.fault,
                 result.stderr_tail
             );
+            assert_eq!(text, expected);
         }
     };
     // The first ones warm up whatever a server allocates once.
