@@ -19,6 +19,10 @@ use zeroize::Zeroizing;
 /// Shorter forms that are not the secret itself are found in innocent text; a secret that the API accepts (8 bytes) has none as short as this.
 const MIN_ENCODED_BYTES: usize = 8;
 
+/// A secret with line breaks is looked for without them down to this: an encoded break is never seen, so for such a secret
+/// there is no other form, and an answer that is cut without need is better than one that leaks.
+const MIN_UNBROKEN_BYTES: usize = 4;
+
 /// All forms together may have so many bytes for the fast automaton, which takes about 512 bytes of memory for each.
 const MAX_FAST_BYTES: usize = 8 * 1024;
 
@@ -131,7 +135,7 @@ fn add(forms: &mut Vec<Zeroizing<Vec<u8>>>, secret: &[u8]) {
         .map(Zeroizing::new)
         .filter(|form| form.len() >= MIN_ENCODED_BYTES);
     forms.extend(encoded);
-    if unbroken.len() >= MIN_ENCODED_BYTES {
+    if unbroken.len() >= MIN_UNBROKEN_BYTES {
         forms.push(unbroken);
     }
     forms.push(Zeroizing::new(secret.to_vec()));

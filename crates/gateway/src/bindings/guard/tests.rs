@@ -217,6 +217,14 @@ fn later_secrets_are_looked_for_as_well() {
 }
 
 #[test]
+fn a_short_secret_with_a_line_break_is_found_in_every_form() {
+    let secret = b"ab\ncdefg";
+    for (form, spelled) in spellings(b"", secret) {
+        assert_eq!(guarded(secret, None, &spelled, &[1]).1, Err(Cut::Reflected), "{form}");
+    }
+}
+
+#[test]
 fn a_long_secret_has_a_small_automaton_and_is_found() {
     let secret: String = (0..16 * 1024u32).map(|at| char::from_u32(97 + at * at % 26).unwrap()).collect();
     for (form, spelled) in spellings(b"x", secret.as_bytes()) {
