@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::{body::Body, extract::Request};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -11,6 +11,7 @@ use wire::{ErrorCode, FieldError, JsonError};
 
 use crate::{
     failure::{Failure, MAX_FAULTS},
+    query::Query,
     state::{App, BODY_UNIT},
 };
 
@@ -112,6 +113,24 @@ pub(crate) fn parsed<T>(
         return Err(Failure::invalid(faults));
     }
     Ok((what, faults))
+}
+
+/// What was read of a body, and what could not be.
+pub(crate) struct Asked<T> {
+    pub(crate) what: T,
+    pub(crate) faults: Vec<FieldError>,
+    /// Gives the budget of bodies back when the request is decided.
+    _held: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads a whole request. The bytes of its body, which may hold a secret, are wiped.
+pub(crate) async fn read<T>(app: &App, query: Query, request: Request, parse: Parse<T>) -> Result<Asked<T>, Failure> {
+    let (parts, body) = request.into_parts();
+    let Json { mut bytes, held } = read_json(app, &parts.headers, body).await?;
+    let parsed = parsed(&bytes, query.faults(), parse);
+    model::secret::wipe(&mut bytes);
+    let (what, faults) = parsed?;
+    Ok(Asked { what, faults, _held: held })
 }
 
 fn announced(headers: &HeaderMap) -> Option<u64> {

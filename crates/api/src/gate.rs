@@ -3,7 +3,7 @@
 //! One gate is made per route and knows its operation, so no handler can be reached around the table in
 //! [`crate::access`]. The body is not touched before the caller is known and allowed.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, str::FromStr, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Path, Request, State},
@@ -15,7 +15,7 @@ use http::{HeaderMap, header, request::Parts};
 use model::access::{Caller, Subject};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::error::Elapsed;
-use wire::{ErrorCode, Scope, SessionId};
+use wire::{BindingId, DeliveryId, ErrorCode, FleetId, Scope, SessionId, TriggerId};
 
 use crate::{
     access::{Access, Operation, Patience},
@@ -165,16 +165,52 @@ impl Standing {
     }
 }
 
-/// The session's id in the path. Whatever is not an id is a session that does not exist.
+/// The id in the path. Whatever is none is that of something that does not exist.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Id(pub(crate) SessionId);
+pub(crate) struct Id<T>(pub(crate) T);
 
-impl FromRequestParts<App> for Id {
+impl<T: InPath> FromRequestParts<App> for Id<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
-        let text = Path::<String>::from_request_parts(parts, app).await.map_err(|_| Failure::not_found())?;
-        text.parse().map(Self).map_err(|_| Failure::not_found())
+        let text = Path::<String>::from_request_parts(parts, app).await.map_err(|_| T::absent())?;
+        text.parse().map(Self).map_err(|_| T::absent())
+    }
+}
+
+/// What an [`Id`] is of.
+pub(crate) trait InPath: FromStr {
+    /// There is none.
+    fn absent() -> Failure;
+}
+
+impl InPath for SessionId {
+    fn absent() -> Failure {
+        Failure::not_found()
+    }
+}
+
+impl InPath for BindingId {
+    fn absent() -> Failure {
+        Failure::no_binding()
+    }
+}
+
+impl InPath for FleetId {
+    fn absent() -> Failure {
+        Failure::no_fleet()
+    }
+}
+
+impl InPath for TriggerId {
+    fn absent() -> Failure {
+        Failure::no_trigger()
+    }
+}
+
+impl InPath for DeliveryId {
+    fn absent() -> Failure {
+        Failure::no_delivery()
     }
 }
 

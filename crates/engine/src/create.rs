@@ -30,6 +30,13 @@ pub(crate) struct Prepared {
     named: Vec<String>,
 }
 
+impl Prepared {
+    /// Where its end is told of.
+    pub(crate) fn webhook_url(&self) -> Option<String> {
+        self.spec.webhook_url.as_ref().map(|url| url.as_str().to_owned())
+    }
+}
+
 impl Engine {
     /// Creates a session and starts it.
     pub async fn create(&self, caller: &Caller, asked: CreateRequest) -> Result<Session, CreateError> {
@@ -60,8 +67,8 @@ impl Engine {
         };
 
         let (session, draft) = self.pending(caller, &prepared, &json!({}));
+        let webhook_url = prepared.webhook_url();
         let Prepared { backend, spec, .. } = prepared;
-        let webhook_url = spec.webhook_url.as_ref().map(|url| url.as_str().to_owned());
         let (firing, fired) = fired.unzip();
         let fired = fired.map(|draft| Draft { session_id: Some(session.id), ..draft });
         let drafts = [Some(draft), fired].into_iter().flatten().collect();

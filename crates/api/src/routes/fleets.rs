@@ -8,26 +8,11 @@ pub(crate) mod members;
 pub(crate) mod results;
 pub(crate) mod stream;
 
-use axum::extract::{FromRequestParts, Path};
 use engine::MemberFilter;
-use http::request::Parts;
 use serde::Deserialize;
 use wire::{FleetId, MemberPhase};
 
-use crate::{failure::Failure, query::Query, state::App};
-
-/// The fleet's id in the path. Whatever is not an id is a fleet that does not exist.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Id(pub(crate) FleetId);
-
-impl FromRequestParts<App> for Id {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
-        let text = Path::<String>::from_request_parts(parts, app).await.map_err(|_| Failure::no_fleet())?;
-        text.parse().map(Self).map_err(|_| Failure::no_fleet())
-    }
-}
+use crate::{failure::Failure, query::Query};
 
 /// Members of a page.
 const MAX_MEMBERS: u32 = 1000;

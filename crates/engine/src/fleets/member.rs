@@ -95,7 +95,7 @@ impl Member {
         };
         let also = json!({ "fleet": self.seat.fleet, "member": self.seat.index });
         let (session, draft) = self.engine.pending(&self.caller, &prepared, &also);
-        let webhook_url = prepared.spec.webhook_url.as_ref().map(|url| url.as_str().to_owned());
+        let webhook_url = prepared.webhook_url();
         let new =
             NewSession { session: session.clone(), idempotency: None, drafts: vec![draft], webhook_url, firing: None };
         // Entered before: whoever finds it in the store finds it here too, to watch it and to end it.

@@ -22,7 +22,7 @@ use crate::{
 pub(crate) async fn list_artifacts(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<SessionId>,
     query: Query,
 ) -> Result<Json<ArtifactPage>, Failure> {
     query.finish()?;

@@ -1,15 +1,12 @@
 //! `POST /v1/bindings`
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use http::{HeaderValue, StatusCode, header};
 use wire::{Binding, CreateBinding};
 
-use super::read;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{body::read, failure::Failure, gate::Identity, query::Query, routes::created, state::App};
 
 /// Create a binding
 ///
@@ -31,6 +28,5 @@ pub(crate) async fn create_binding(
 ) -> Result<Response, Failure> {
     let asked = read(&app, query, request, CreateBinding::parse).await?;
     let binding = app.engine().create_binding(&caller, asked.what, asked.faults).await?;
-    let location = HeaderValue::from_str(&format!("/v1/bindings/{}", binding.id)).expect("ids are visible ASCII");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json::<Binding>(binding)).into_response())
+    Ok(created(&format!("/v1/bindings/{}", binding.id), binding))
 }

@@ -3,8 +3,12 @@
 use axum::{Json, extract::State};
 use wire::{Binding, BindingId};
 
-use super::Id;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// Delete a binding and its secret
 ///
@@ -18,7 +22,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn delete_binding(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<BindingId>,
     query: Query,
 ) -> Result<Json<Binding>, Failure> {
     query.finish()?;

@@ -4,8 +4,12 @@ use axum::{Json, extract::State};
 use engine::BindingError;
 use wire::{Binding, BindingId};
 
-use super::Id;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// A binding
 ///
@@ -18,7 +22,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn get_binding(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<BindingId>,
     query: Query,
 ) -> Result<Json<Binding>, Failure> {
     query.finish()?;

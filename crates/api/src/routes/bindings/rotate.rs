@@ -6,8 +6,13 @@ use axum::{
 };
 use wire::{Binding, BindingId, BindingSecret};
 
-use super::{Id, read};
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    body::read,
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// Replace a binding's secret
 ///
@@ -22,7 +27,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn rotate_binding(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<BindingId>,
     query: Query,
     request: Request,
 ) -> Result<Json<Binding>, Failure> {

@@ -6,8 +6,13 @@ use axum::{
 };
 use wire::{Binding, BindingId, UpdateBinding};
 
-use super::{Id, read};
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    body::read,
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// Change a binding
 ///
@@ -23,7 +28,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn update_binding(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<BindingId>,
     query: Query,
     request: Request,
 ) -> Result<Json<Binding>, Failure> {

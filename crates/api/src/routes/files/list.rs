@@ -36,7 +36,7 @@ const MAX_CURSOR_BYTES: usize = 12 * 1024;
 pub(crate) async fn list_files(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<SessionId>,
     query: Query,
 ) -> Result<Json<FilePage>, Failure> {
     let filter = filter(query)?;

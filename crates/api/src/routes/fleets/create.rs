@@ -1,12 +1,10 @@
 //! `POST /v1/fleets`
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use engine::CreateFleetRequest;
-use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 use wire::{CreateFleet, Fleet};
 
@@ -15,7 +13,7 @@ use crate::{
     failure::Failure,
     gate::Identity,
     query::Query,
-    routes::sessions::create::idempotency_key,
+    routes::{created, sessions::create::idempotency_key},
     state::App,
 };
 
@@ -60,6 +58,5 @@ pub(crate) async fn create_fleet(
     let asked = CreateFleetRequest { request, shape_faults, idempotency };
     let fleet = app.engine().create_fleet(&caller, asked).await?;
     drop(held);
-    let location = HeaderValue::from_str(&format!("/v1/fleets/{}", fleet.id)).expect("ids are visible ASCII");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json::<Fleet>(fleet)).into_response())
+    Ok(created(&format!("/v1/fleets/{}", fleet.id), fleet))
 }

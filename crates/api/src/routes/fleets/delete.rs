@@ -3,8 +3,12 @@
 use axum::{Json, extract::State};
 use wire::{Fleet, FleetId};
 
-use super::Id;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// Cancel a fleet
 ///
@@ -18,7 +22,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn delete_fleet(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<FleetId>,
     query: Query,
 ) -> Result<Json<Fleet>, Failure> {
     query.finish()?;

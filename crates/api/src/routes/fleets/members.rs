@@ -3,8 +3,13 @@
 use axum::{Json, extract::State};
 use wire::{FleetId, FleetMemberPage, MemberPhase};
 
-use super::{Id, member_filter};
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use super::member_filter;
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 const DEFAULT_LIMIT: u32 = 100;
 
@@ -24,7 +29,7 @@ const DEFAULT_LIMIT: u32 = 100;
 pub(crate) async fn list_fleet_members(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<FleetId>,
     query: Query,
 ) -> Result<Json<FleetMemberPage>, Failure> {
     let filter = member_filter(id, query, DEFAULT_LIMIT)?;

@@ -3,8 +3,13 @@
 use axum::{Json, extract::State};
 use wire::{FleetId, FleetResultPage, MemberPhase};
 
-use super::{Id, MAX_MEMBERS, member_filter};
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use super::{MAX_MEMBERS, member_filter};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// What a fleet's members gave back
 ///
@@ -23,7 +28,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn get_fleet_results(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<FleetId>,
     query: Query,
 ) -> Result<Json<FleetResultPage>, Failure> {
     let filter = member_filter(id, query, MAX_MEMBERS)?;

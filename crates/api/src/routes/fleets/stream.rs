@@ -1,13 +1,16 @@
 //! `GET /v1/fleets/{id}/stream`
 
 use axum::{Extension, extract::State, response::Response};
-use engine::MAX_SEQ;
 use http::HeaderMap;
 use wire::{FleetFrame, FleetId};
 
-use super::Id;
 use crate::{
-    failure::Failure, gate::Standing, query::Query, routes::sessions::stream::last_event_id, serve::Closing, sse,
+    failure::Failure,
+    gate::{Id, Standing},
+    query::Query,
+    routes::sessions::stream::resume_after,
+    serve::Closing,
+    sse,
     state::App,
 };
 
@@ -36,17 +39,12 @@ use crate::{
 pub(crate) async fn stream_fleet(
     State(app): State<App>,
     standing: Standing,
-    Id(id): Id,
+    Id(id): Id<FleetId>,
     closing: Option<Extension<Closing>>,
     headers: HeaderMap,
-    mut query: Query,
+    query: Query,
 ) -> Result<Response, Failure> {
-    let from_query = query.number("lastEventId", 0..=MAX_SEQ);
-    let mut faults = query.faults();
-    let after = last_event_id(&headers, &mut faults).or(from_query).unwrap_or(0);
-    if !faults.is_empty() {
-        return Err(Failure::invalid(faults));
-    }
+    let after = resume_after(&headers, query)?;
     let frames = app.engine().fleet_stream(&standing.caller, id, after).await.map_err(Failure::of_fleet)?;
     Ok(sse::response(frames, standing, app.settings().heartbeat, closing))
 }

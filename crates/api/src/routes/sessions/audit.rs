@@ -32,7 +32,7 @@ const MAX_SEQ: u64 = i64::MAX.cast_unsigned();
 pub(crate) async fn get_session_audit(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<SessionId>,
     mut query: Query,
 ) -> Result<Json<AuditPage>, Failure> {
     let after = query.one("cursor").and_then(|cursor| {

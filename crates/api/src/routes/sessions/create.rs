@@ -1,12 +1,11 @@
 //! `POST /v1/sessions`
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use engine::CreateRequest;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::HeaderMap;
 use wire::{CreateSession, FieldError, Session};
 
 use crate::{
@@ -14,6 +13,7 @@ use crate::{
     failure::Failure,
     gate::Identity,
     query::Query,
+    routes::created,
     state::App,
 };
 
@@ -52,8 +52,7 @@ pub(crate) async fn create_session(
     let asked = CreateRequest { request, shape_faults: faults, idempotency: key.map(|key| (key, bytes)) };
     let session = app.engine().create(&caller, asked).await?;
     drop(held);
-    let location = HeaderValue::from_str(&format!("/v1/sessions/{}", session.id)).expect("ids are visible ASCII");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json::<Session>(session)).into_response())
+    Ok(created(&format!("/v1/sessions/{}", session.id), session))
 }
 
 pub(crate) fn idempotency_key(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<String> {

@@ -21,7 +21,7 @@ use crate::{
 pub(crate) async fn get_session(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<SessionId>,
     query: Query,
 ) -> Result<Json<Session>, Failure> {
     query.finish()?;

@@ -33,7 +33,7 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_millis(MAX_WAIT_MS);
 pub(crate) async fn get_session_result(
     State(app): State<App>,
     standing: Standing,
-    Id(id): Id,
+    Id(id): Id<SessionId>,
     closing: Option<Extension<Closing>>,
     mut query: Query,
 ) -> Result<Json<SessionResult>, Failure> {

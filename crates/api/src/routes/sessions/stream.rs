@@ -43,24 +43,27 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 pub(crate) async fn stream_session(
     State(app): State<App>,
     standing: Standing,
-    Id(id): Id,
+    Id(id): Id<SessionId>,
     closing: Option<Extension<Closing>>,
     headers: HeaderMap,
-    mut query: Query,
+    query: Query,
 ) -> Result<Response, Failure> {
-    let from_query = query.number("lastEventId", 0..=MAX_SEQ);
-    let mut faults = query.faults();
-    let after = last_event_id(&headers, &mut faults).or(from_query).unwrap_or(0);
-    if !faults.is_empty() {
-        return Err(Failure::invalid(faults));
-    }
+    let after = resume_after(&headers, query)?;
     let audit = standing.caller.allows(Scope::AuditRead);
     let frames = app.engine().stream(&standing.caller, id, after).await?;
     let frames = frames.filter(move |frame| ready(audit || frame.kind != FrameKind::Audit));
     Ok(sse::response(Box::pin(frames), standing, app.settings().heartbeat, closing))
 }
 
-pub(crate) fn last_event_id(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<u64> {
+/// Behind which frame a reader goes on: by the header, else the query; 0 is from the first.
+pub(crate) fn resume_after(headers: &HeaderMap, mut query: Query) -> Result<u64, Failure> {
+    let from_query = query.number("lastEventId", 0..=MAX_SEQ);
+    let mut faults = query.faults();
+    let after = last_event_id(headers, &mut faults).or(from_query).unwrap_or(0);
+    if faults.is_empty() { Ok(after) } else { Err(Failure::invalid(faults)) }
+}
+
+fn last_event_id(headers: &HeaderMap, faults: &mut Vec<FieldError>) -> Option<u64> {
     let mut values = headers.get_all(LAST_EVENT_ID).iter();
     let value = values.next()?;
     let read =

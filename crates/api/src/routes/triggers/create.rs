@@ -1,20 +1,12 @@
 //! `POST /v1/triggers`
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use http::{HeaderValue, StatusCode, header};
 use wire::{CreateTrigger, TriggerWithSecret};
 
-use crate::{
-    body::{self, read_json},
-    failure::Failure,
-    gate::Identity,
-    query::Query,
-    state::App,
-};
+use crate::{body::read, failure::Failure, gate::Identity, query::Query, routes::created, state::App};
 
 /// Create a trigger
 ///
@@ -34,12 +26,7 @@ pub(crate) async fn create_trigger(
     query: Query,
     request: Request,
 ) -> Result<Response, Failure> {
-    let (parts, body) = request.into_parts();
-    let body::Json { bytes, held } = read_json(&app, &parts.headers, body).await?;
-    let (request, faults) = body::parsed(&bytes, query.faults(), CreateTrigger::parse)?;
-    let made = app.engine().create_trigger(&caller, request, faults).await?;
-    drop(held);
-    let path = format!("/v1/triggers/{}", made.trigger.id);
-    let location = HeaderValue::from_str(&path).expect("ids are visible ASCII");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json::<TriggerWithSecret>(made)).into_response())
+    let asked = read(&app, query, request, CreateTrigger::parse).await?;
+    let made = app.engine().create_trigger(&caller, asked.what, asked.faults).await?;
+    Ok(created(&format!("/v1/triggers/{}", made.trigger.id), made))
 }

@@ -3,8 +3,12 @@
 use axum::{Json, extract::State};
 use wire::{Trigger, TriggerId};
 
-use super::Id;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// Delete a trigger
 ///
@@ -18,7 +22,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn delete_trigger(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<TriggerId>,
     query: Query,
 ) -> Result<Json<Trigger>, Failure> {
     query.finish()?;

@@ -3,8 +3,12 @@
 use axum::{Json, extract::State};
 use wire::{TriggerId, TriggerRun};
 
-use super::Id;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// Fire a trigger by hand
 ///
@@ -17,7 +21,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn fire_trigger(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<TriggerId>,
     query: Query,
 ) -> Result<Json<TriggerRun>, Failure> {
     query.finish()?;

@@ -4,8 +4,12 @@ use axum::{Json, extract::State};
 use engine::TriggerError;
 use wire::{TriggerId, TriggerRuns};
 
-use super::Id;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// The last firings of a trigger, newest first
 ///
@@ -18,7 +22,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn get_trigger_runs(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<TriggerId>,
     query: Query,
 ) -> Result<Json<TriggerRuns>, Failure> {
     query.finish()?;

@@ -6,11 +6,10 @@ use axum::{
 };
 use wire::{Trigger, TriggerId, UpdateTrigger};
 
-use super::Id;
 use crate::{
-    body::{self, read_json},
+    body::read,
     failure::Failure,
-    gate::Identity,
+    gate::{Id, Identity},
     query::Query,
     state::App,
 };
@@ -27,14 +26,10 @@ use crate::{
 pub(crate) async fn update_trigger(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<TriggerId>,
     query: Query,
     request: Request,
 ) -> Result<Json<Trigger>, Failure> {
-    let (parts, body) = request.into_parts();
-    let body::Json { bytes, held } = read_json(&app, &parts.headers, body).await?;
-    let (change, faults) = body::parsed(&bytes, query.faults(), UpdateTrigger::parse)?;
-    let trigger = app.engine().update_trigger(&caller, id, change, faults).await?;
-    drop(held);
-    Ok(Json(trigger))
+    let asked = read(&app, query, request, UpdateTrigger::parse).await?;
+    Ok(Json(app.engine().update_trigger(&caller, id, asked.what, asked.faults).await?))
 }

@@ -4,8 +4,12 @@ use axum::{Json, extract::State};
 use engine::ReadError;
 use wire::{DeliveryId, WebhookDelivery};
 
-use super::Id;
-use crate::{failure::Failure, gate::Identity, query::Query, state::App};
+use crate::{
+    failure::Failure,
+    gate::{Id, Identity},
+    query::Query,
+    state::App,
+};
 
 /// Deliver a message again
 ///
@@ -19,7 +23,7 @@ use crate::{failure::Failure, gate::Identity, query::Query, state::App};
 pub(crate) async fn retry_delivery(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(id): Id,
+    Id(id): Id<DeliveryId>,
     query: Query,
 ) -> Result<Json<WebhookDelivery>, Failure> {
     query.finish()?;

@@ -39,7 +39,7 @@ use crate::{
 pub(crate) async fn create_turn(
     State(app): State<App>,
     standing: Standing,
-    Id(id): Id,
+    Id(id): Id<SessionId>,
     closing: Option<Extension<Closing>>,
     query: Query,
     request: Request,

@@ -26,7 +26,7 @@ use crate::{
 pub(crate) async fn list_turns(
     State(app): State<App>,
     Identity { caller, .. }: Identity,
-    Id(session): Id,
+    Id(session): Id<SessionId>,
     mut query: Query,
 ) -> Result<Json<TurnPage>, Failure> {
     let cursor = query.cursor();
