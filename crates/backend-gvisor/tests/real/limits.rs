@@ -28,7 +28,8 @@ async fn a_spin_on_all_cores_ends_at_its_cpu_time() {
         .await;
     println!("{ended:?}");
     assert_eq!(exceeded(&ended), Some(SandboxLimit::Cpu), "{ended:?}");
-    assert!((500..1000).contains(&ended.observation.usage.cpu_ms), "{ended:?}");
+    // How late depends on what else the host runs; without the limit it would be 60,000.
+    assert!((500..3000).contains(&ended.observation.usage.cpu_ms), "{ended:?}");
 }
 
 #[tokio::test]

@@ -25,14 +25,22 @@
   // Keeps Node's watch over SIGINT up between turns: it then ends what runs in `entry`, and nothing else.
   const watch = (() => {
     try {
-      const { startSigintWatchdog, stopSigintWatchdog, watchdogHasPendingSigint } = internal('contextify');
+      const { startSigintWatchdog, watchdogHasPendingSigint } = internal('contextify');
       startSigintWatchdog();
-      return { start: startSigintWatchdog, stop: stopSigintWatchdog, hasSeen: watchdogHasPendingSigint };
+      return { hasSeen: watchdogHasPendingSigint };
     } catch {
       process.on('SIGINT', () => {});
       return undefined;
     }
   })();
+  // Handlers that a program adds or removes leave that watch alone: Node would first put its own in its place, and then
+  // none, and the next signal would end this process.
+  for (const event of ['newListener', 'removeListener']) {
+    for (const listener of process.listeners(event)) {
+      process.removeListener(event, listener);
+      process.on(event, (name, ...rest) => name !== 'SIGINT' && Reflect.apply(listener, process, [name, ...rest]));
+    }
+  }
   // From now on a signal ends nothing but turns.
   started();
 
@@ -57,14 +65,6 @@
   const entry = new vm.Script(`globalThis[Symbol.for('${STEP.description}')]()`, { filename: 'node:enclave' });
   const hide = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
   hide(Symbol.for('enclave.import'), importer);
-
-  function takeOverSignals() {
-    if (watch === undefined || process.listenerCount('SIGINT') === 0) return;
-    // The turn before has left a handler.
-    process.removeAllListeners('SIGINT');
-    watch.stop();
-    watch.start();
-  }
 
   // What is interrupted leaves Node's stack of asynchronous contexts as it stands, which Node later takes for a reason to
   // abort.
@@ -396,7 +396,6 @@
       if (current?.number === number) current.interrupt();
       return;
     }
-    takeOverSignals();
     run(number, code, `turn-${number}`, (status, forms, error) => {
       try {
         report(Number(number), status, forms, error);

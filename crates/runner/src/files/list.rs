@@ -130,6 +130,10 @@ impl Listing<'_> {
             names.push(name.to_vec());
         }
         names.sort_unstable();
+        // What is moved about while it is read may come twice, and is told once.
+        let read = names.len();
+        names.dedup();
+        self.held -= read - names.len();
         Ok(names)
     }
 }

@@ -110,7 +110,7 @@ fn an_interrupt_that_comes_too_late_or_too_early_does_nothing() {
         let (mut open, _case) = host.case("").interactive();
         open.run(1, "process.on('SIGINT', () => {})");
         for number in 2..100 {
-            open.begin(number, "0");
+            open.begin(number, "process.on('SIGINT', () => {}); process.removeAllListeners('SIGINT')");
             open.send(&HostFrame::Interrupt { turn: number + 1 });
             open.send(&HostFrame::Interrupt { turn: number });
             let told = open.turned(number);

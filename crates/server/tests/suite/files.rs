@@ -158,9 +158,13 @@ time.sleep(600)
         assert!(scene.put(id, path, "x").await.status().is_client_error(), "{path}");
     }
     let url = format!("{}/v1/sessions/{id}/files", scene.server.url());
-    let page: FilePage = scene.http.get(url).send().await.unwrap().json().await.unwrap();
-    let escaped: Vec<_> = page.items.iter().filter(|entry| entry.escaped).map(|entry| entry.path.as_str()).collect();
-    assert_eq!(escaped, ["line\\x0aend", "not-\\xff-utf8"]);
+    for _ in 0..50 {
+        let response = scene.http.get(&url).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{}", response.text().await.unwrap());
+        let page: FilePage = response.json().await.unwrap();
+        let escaped: Vec<_> = page.items.iter().filter(|entry| entry.escaped).map(|entry| &*entry.path).collect();
+        assert_eq!(escaped, ["line\\x0aend", "not-\\xff-utf8"]);
+    }
     assert_eq!(scene.get(id, "honest").await.text().await.unwrap(), "honest");
     assert_eq!(scene.server.client().session(id).await.unwrap().phase, Phase::Running);
 }

@@ -103,7 +103,11 @@ async fn killed_in_the_middle(backend: &str) {
     let mut server = Server::start(backend, &["--max-concurrency", "8"]).await;
     let client = server.client();
     let slow = |i: u64| {
-        let code = format!("# sim: sleep 300ms\n# sim: result {i}\nimport time\ntime.sleep(0.3)\nenclave.result({i})");
+        // Not in step with one another: some are under way at any moment.
+        let millis = 200 + i * 37 % 200;
+        let code = format!(
+            "# sim: sleep {millis}ms\n# sim: result {i}\nimport time\ntime.sleep({millis} / 1000)\nenclave.result({i})"
+        );
         CreateSession { code: Some(code), limits: small(), ..CreateSession::default() }
     };
     let made = client.create_fleet(&fleet(FleetMembers::Listed((0..40).map(slow).collect()))).await.unwrap();
@@ -113,6 +117,7 @@ async fn killed_in_the_middle(backend: &str) {
             while let Some(Ok((_, frame))) = frames.next().await {
                 if let FleetFrame::Progress(progress) = frame
                     && progress.counts.succeeded >= killed_after
+                    && progress.counts.running > 0
                 {
                     return;
                 }
