@@ -1,7 +1,7 @@
-//! A session's frames as server-sent events.
+//! The frames of a session, a turn or a fleet as server-sent events.
 //!
 //! The body of a stream outlives its request: it asks at every heartbeat whether its caller may still read, and ends
-//! when not, when the session's frames end, or when the server stops. A reader that is slow is waited for, and the check
+//! when not, when the frames end, or when the server stops. A reader that is slow is waited for, and the check
 //! then comes before whatever it is sent next.
 
 use std::{convert::Infallible, fmt::Write, pin::Pin, time::Duration};

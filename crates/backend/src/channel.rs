@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use protocol::{DecodeError, Decoder, EncodeError, GuestFrame, GuestOrder, HostFrame, OrderError, Turn, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -61,7 +61,7 @@ pub struct Sender {
     /// The number of the last turn that was sent.
     turn: Arc<AtomicU32>,
     /// Of frames that were sent, what is not written yet.
-    unsent: BytesMut,
+    unsent: Bytes,
 }
 
 impl Channel {
@@ -81,7 +81,7 @@ impl Channel {
         };
         let hello = tokio::time::timeout(patience, receiver.next());
         match hello.await.map_err(|_| ChannelError::Silent(patience))?? {
-            Some(_) => Ok(Self { receiver, sender: Sender { pipe: Box::new(writer), turn, unsent: BytesMut::new() } }),
+            Some(_) => Ok(Self { receiver, sender: Sender { pipe: Box::new(writer), turn, unsent: Bytes::new() } }),
             None => Err(ChannelError::Closed),
         }
     }
@@ -119,12 +119,14 @@ impl Sender {
             // Before a byte of it is out: its end may be here before the writing returns.
             self.turn.store(*number, Ordering::Release);
         }
-        self.unsent.extend_from_slice(&bytes);
+        self.unsent = if self.unsent.is_empty() { bytes.into() } else { [&self.unsent[..], &bytes].concat().into() };
         while !self.unsent.is_empty() {
             if self.pipe.write_buf(&mut self.unsent).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
         }
+        // A large frame's memory goes with it.
+        self.unsent = Bytes::new();
         self.pipe.flush().await?;
         Ok(())
     }

@@ -1,13 +1,13 @@
 //! The Rust client of the public REST API, server-sent events included.
 //!
-//! Built on nothing but the contract in `wire`. `enclave run`, `demo`, `binding` and `trigger`, and the end-to-end tests, are its callers;
-//! whatever they can do, any other program can.
+//! Built on nothing but the contract in `wire`. The commands that call a server (`enclave run`, `shell`, `fleet`, `demo`,
+//! `binding`, `trigger`) and the end-to-end tests are its callers; whatever they can do, any other program can.
 //!
-//! Nearly every call may be repeated safely: reading and deleting are idempotent, and the creation of a session carries an
-//! idempotency key; those that may not, of bindings, triggers and turns, are made once. A call that may be and meets a broken connection, 429
-//! or 503 is therefore repeated with the same key, a bounded number of times, after a growing pause or the `Retry-After`
-//! of the server. Redirects are never followed: they would carry the API key
-//! to a place that nobody configured.
+//! Nearly every call may be repeated safely: reading and deleting are idempotent, and the creation of a session or a fleet
+//! carries an idempotency key; those that may not, of bindings, triggers and turns, are made once. A call that may be and
+//! meets a broken connection, 429 or 503 is therefore repeated with the same key, a bounded number of times, after a
+//! growing pause or the `Retry-After` of the server. Redirects are never followed: they would carry the API key to a place
+//! that nobody configured.
 
 mod artifacts;
 mod bindings;

@@ -13,9 +13,9 @@ use wire::{
 use crate::{Client, ClientError, Retry};
 
 /// The longest single wait of a long poll; longer ones are made of several.
-const POLL: Duration = Duration::from_secs(25);
+pub(crate) const POLL: Duration = Duration::from_secs(25);
 /// What a long poll's answer may take beyond the wait.
-const POLL_SLACK: Duration = Duration::from_secs(30);
+pub(crate) const POLL_SLACK: Duration = Duration::from_secs(30);
 /// What a deletion may take: the server waits for the sandbox to be gone.
 const DELETE_PATIENCE: Duration = Duration::from_secs(90);
 

@@ -10,14 +10,11 @@ use wire::{CreateTurn, SessionId, Turn, TurnFrame, TurnPage};
 use crate::{
     Client, ClientError, Retry,
     call::{Answer, transport},
+    sessions::{POLL, POLL_SLACK},
     sse::{Parser, RawEvent},
     stream::{SILENCE, is_events, unreadable},
 };
 
-/// The longest single wait for the end of a turn; longer ones are made of several.
-const POLL: Duration = Duration::from_secs(25);
-/// What the answer may take beyond the wait.
-const POLL_SLACK: Duration = Duration::from_secs(30);
 /// More than any session lives: what bounds a turn is the session's.
 const TURN_PATIENCE: Duration = Duration::from_hours(25);
 

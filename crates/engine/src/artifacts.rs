@@ -69,7 +69,7 @@ impl ArtifactContent {
     }
 }
 
-/// Lets go of what is too old or too much, and of what nobody names. Called by the reaper.
+/// Lets go of what is too old or too much. Called by the reaper.
 pub(crate) async fn let_go(inner: &Arc<Inner>) {
     let Some(keep) = &inner.config.artifacts else { return };
     let age = i64::try_from(keep.age.as_millis()).unwrap_or(i64::MAX);

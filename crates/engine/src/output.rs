@@ -63,6 +63,11 @@ impl Output {
         (self.pipe(stream).push(bytes), budget)
     }
 
+    /// Takes bytes of which only the last part is wanted.
+    pub(crate) fn keep(&mut self, stream: Stream, bytes: &[u8]) {
+        self.pipe(stream).keep(bytes);
+    }
+
     /// Gives the unfinished characters at the end of both streams.
     pub(crate) fn finish(&mut self) -> Vec<(Stream, Chunk)> {
         [Stream::Stdout, Stream::Stderr]
@@ -102,11 +107,7 @@ impl Pipe {
             return None;
         }
         let offset = self.offset;
-        self.offset += u64::try_from(bytes.len()).unwrap_or(0);
-        self.tail.extend(bytes);
-        if self.tail.len() > TAIL_BYTES {
-            self.tail.drain(..self.tail.len() - TAIL_BYTES);
-        }
+        self.keep(bytes);
         Some(match std::str::from_utf8(bytes) {
             Ok(text) => Chunk { text: text.to_owned(), base64: None, offset },
             Err(_) => Chunk {
@@ -115,6 +116,14 @@ impl Pipe {
                 offset,
             },
         })
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.offset += u64::try_from(bytes.len()).unwrap_or(0);
+        self.tail.extend(bytes);
+        if self.tail.len() > TAIL_BYTES {
+            self.tail.drain(..self.tail.len() - TAIL_BYTES);
+        }
     }
 
     fn tail(&self) -> Tail {

@@ -33,6 +33,7 @@ pub(crate) fn finished(
     session: &Session,
     result: &SessionResult,
 ) -> Option<OutboxMessage> {
+    let url = url?.to_owned();
     let now = inner.clock.now();
     let event = WebhookEvent {
         kind: WebhookEventType::SessionFinished,
@@ -55,7 +56,7 @@ pub(crate) fn finished(
         id: inner.ids.delivery(&inner.clock),
         session: session.id,
         kind: event.kind,
-        url: url?.to_owned(),
+        url,
         payload: serde_json::to_string(&event).expect("contract types have string keys only"),
         created_at: now,
         until: end_of_round(now),

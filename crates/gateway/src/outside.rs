@@ -63,6 +63,14 @@ impl Outside {
         Ok(Self { policy, limits, resolver, resolving: Semaphore::new(RESOLVED_AT_ONCE) })
     }
 
+    /// The addresses of a host, whatever the policy says of them.
+    pub(crate) async fn addresses(&self, host: &Host) -> Result<Vec<IpAddr>, Refused> {
+        match host {
+            Host::Address(address) => Ok(vec![canonical(*address)]),
+            Host::Name(name) => self.resolve(name).await,
+        }
+    }
+
     /// The addresses of a name, whatever the policy says of them.
     pub(crate) async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Refused> {
         let patience = Duration::from_millis(self.limits.connect_ms);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use model::{
-    egress::{Host, Policy, Refused, canonical},
+    egress::{Host, Policy, Refused},
     gateway::GatewayLimits,
     webhook::Receivers,
 };
@@ -60,10 +60,7 @@ impl Way {
 
     /// Connects to one of the host's addresses that was decided; there is no second look at its name.
     pub async fn connect(&self, host: &Host, port: u16) -> Result<TcpStream, Blocked> {
-        let found = match host {
-            Host::Address(address) => vec![canonical(*address)],
-            Host::Name(name) => self.outside.resolve(name).await.map_err(Blocked::Unresolved)?,
-        };
+        let found = self.outside.addresses(host).await.map_err(Blocked::Unresolved)?;
         // Looked up each time: an address that this host got since the start is its own as well.
         let receivers = self.receivers.with_own(own::addresses().map_err(Blocked::Own)?);
         let allowed = permitted(found, |address| receivers.address(*address, port, host)).map_err(Blocked::Refused)?;

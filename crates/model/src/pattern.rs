@@ -41,8 +41,14 @@ fn segment_fits(pattern: &[u8], segment: &[u8]) -> bool {
 
 /// Whether a pattern fits the whole of a text. A part that `is_any` stands for any number of items, also none; every other
 /// part for the one item that `is_one` says.
-fn fits<P, T>(pattern: &[P], text: &[T], is_any: impl Fn(&P) -> bool, is_one: impl Fn(&P, &T) -> bool) -> bool {
-    // Where the last any was, and where what it stands for ends: only the last has to be tried again.
+pub(crate) fn fits<P, T>(
+    pattern: &[P],
+    text: &[T],
+    is_any: impl Fn(&P) -> bool,
+    is_one: impl Fn(&P, &T) -> bool,
+) -> bool {
+    // Where the last any was, and where what it stands for ends: only the last has to be tried again, since what an
+    // earlier one could take it can take as well.
     let (mut p, mut t, mut retry) = (0, 0, None);
     while t < text.len() {
         match pattern.get(p) {

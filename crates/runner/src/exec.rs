@@ -59,8 +59,9 @@ pub(crate) fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the child runs `child` on a stack of its own, which grows down from the end of `stack` and is aligned
     // as u128 is. CLONE_VFORK suspends this thread until the child has executed its program or exited: stack, `shared`
-    // and all that it refers to outlive the child's use. The egress thread, the only other one, goes on meanwhile, and
-    // has no access to any of it; its descriptors, which the child may inherit, are all close-on-exec from the start.
+    // and all that it refers to outlive the child's use. The other threads (the way out's, and those for files)
+    // go on meanwhile, and have no access to any of it; their descriptors, which the child may inherit, are all
+    // close-on-exec from the start.
     let pid = unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, (&raw mut shared).cast()) };
     if pid < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN));

@@ -24,11 +24,14 @@ use protocol::files::{FileCall, FileDone, FileOp, FileRefusal, FileReply, MAX_FI
 use rustix::{
     io::Errno,
     process::{Gid, Uid},
-    thread::{CapabilitySet, CapabilitySets},
+    thread::CapabilitySet,
 };
 
 use self::{handles::Handles, place::Place};
-use crate::{interpreter::NOBODY, setup::User};
+use crate::{
+    interpreter::NOBODY,
+    setup::{self, User},
+};
 
 type Outcome = Result<FileDone, FileRefusal>;
 
@@ -112,8 +115,7 @@ fn act_as(user: User) -> Result<(), Errno> {
         rustix::thread::set_thread_res_gid(group, group, group)?;
         rustix::thread::set_thread_res_uid(ours, theirs, ours)?;
     }
-    let none = CapabilitySet::empty();
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+    setup::keep(CapabilitySet::empty())
 }
 
 fn serve(handles: &mut Handles, op: FileOp) -> Outcome {

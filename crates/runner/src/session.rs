@@ -1,6 +1,6 @@
 //! The one program of this sandbox: what the host asked for, and what was already said about it.
 
-use protocol::{GuestFrame, Start, Turn, Turned};
+use protocol::{GuestFrame, Start, Turn};
 
 use crate::{
     control::{self, Garbage, Message, StartError},
@@ -113,10 +113,10 @@ impl Session {
 
     /// Sends the end of a turn, if all that it wrote was sent.
     pub(crate) fn send_turned(&mut self, outbox: &mut Outbox) {
-        let Some(Turned { number, report }) = self.turns.as_mut().and_then(Turns::finish) else { return };
+        let Some(turned) = self.turns.as_mut().and_then(Turns::finish) else { return };
         self.send_last_result(outbox);
         self.results_sent = 0;
-        outbox.push(&GuestFrame::Turned(Turned { number, report }));
+        outbox.push(&GuestFrame::Turned(turned));
         outbox.flush_some();
     }
 

@@ -28,7 +28,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{IpAddr as TlsAddress, ServerName},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::OnceCell, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -47,23 +47,14 @@ const MAX_HEADERS: usize = 64;
 /// See the module.
 pub(crate) struct HttpCourier {
     way: Way,
-    tls: TlsConnector,
+    /// Made with the first message that needs it: the certificates of the host are many.
+    tls: OnceCell<TlsConnector>,
 }
 
 impl HttpCourier {
     /// To these receivers, asking this resolver or the host's.
     pub(crate) fn new(resolver: Option<SocketAddr>, receivers: Receivers) -> io::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        // Single certificates that cannot be read are missed by what they have signed, and that is told then.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { way: Way::new(resolver, receivers, STEP)?, tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { way: Way::new(resolver, receivers, STEP)?, tls: OnceCell::new() })
     }
 
     async fn attempt(&self, letter: &Letter) -> Result<Answer, Undelivered> {
@@ -86,11 +77,31 @@ impl HttpCourier {
             }
             Host::Address(address) => ServerName::IpAddress(TlsAddress::from(*address)),
         };
-        timeout(STEP, self.tls.connect(name, stream))
+        let failed = |why: String| Undelivered::Tls(why);
+        let made = || async {
+            let made = tokio::task::spawn_blocking(connector).await.map_err(|error| failed(error.to_string()))?;
+            made.map_err(|error| failed(error.to_string()))
+        };
+        let tls = self.tls.get_or_try_init(made).await?;
+        timeout(STEP, tls.connect(name, stream))
             .await
             .map_err(|_| Undelivered::Tls("it took too long".to_owned()))?
             .map_err(|error| Undelivered::Tls(error.to_string()))
     }
+}
+
+/// Trusts what this host trusts.
+fn connector() -> Result<TlsConnector, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    // Single certificates that cannot be read are missed by what they have signed, and that is told then.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 #[async_trait]

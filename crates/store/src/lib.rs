@@ -1,4 +1,5 @@
-//! What outlives the process: sessions, results, the audit log, keys, and the outbox.
+//! What outlives the process: sessions and what is theirs, fleets, triggers, bindings, keys, the audit log, and messages to
+//! be delivered.
 //!
 //! [`Store`] gives two handles. [`Tenant`] belongs to one org and is the only way to that org's rows; there is no query
 //! without it. [`System`] is for recovery, the reaper and authentication, and reaches across orgs; its call sites are
@@ -25,15 +26,12 @@ use wire::{
 
 pub use error::{BindingError, CreateError, MemberError, NotFired, OpenError, StoreError, TriggerError, UpdateError};
 pub use record::{
-    Alone, DueTrigger, Firing, NextFiring, TriggerChange, TriggerFilter, TriggerRecord, Unstarted, Waited,
-    WaitingFiring,
+    Alone, AuditFilter, BindingChange, BindingFilter, BindingRecord, Claim, Claimed, Created, CreatedFleet,
+    DeliveryFilter, DueTrigger, Firing, FleetChange, FleetFilter, Idempotency, KeptArtifact, KeyRecord, MemberFilter,
+    NewFleet, NewSession, NextFiring, Org, OutboxMessage, Seat, SessionFilter, Settled, Settlement, TURN_PAGE_BYTES,
+    Task, TriggerChange, TriggerFilter, TriggerRecord, TurnFilter, TurnRecord, Unfinished, Unstarted, Update, Waited,
+    WaitingFiring, WebhookSecretRecord,
 };
-pub use record::{
-    AuditFilter, BindingChange, BindingFilter, BindingRecord, Created, CreatedFleet, FleetChange, FleetFilter,
-    Idempotency, KeptArtifact, KeyRecord, MemberFilter, NewFleet, NewSession, Org, OutboxMessage, Seat, SessionFilter,
-    TURN_PAGE_BYTES, Task, TurnFilter, TurnRecord, Unfinished, Update,
-};
-pub use record::{Claim, Claimed, DeliveryFilter, Settled, Settlement, WebhookSecretRecord};
 pub use verify::{VerifyError, verify};
 
 /// A database.
@@ -213,7 +211,7 @@ pub trait System: Send + Sync {
     /// Deletes idempotency keys older than the given time; gives how many.
     async fn forget_idempotency(&self, before: Timestamp) -> Result<u64, StoreError>;
 
-    /// Every sealed secret, with its binding: for the look, at the start, at which key they are sealed under.
+    /// Every sealed secret of a binding, with the binding: for the look, at the start, at which key they are sealed under.
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError>;
 
     /// Takes deliveries that are due, each until the given time: nobody else is given them before. The first message of a

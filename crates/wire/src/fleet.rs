@@ -2,6 +2,8 @@
 
 mod read;
 
+pub use read::ENOUGH_FAULTS;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

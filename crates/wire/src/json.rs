@@ -243,6 +243,18 @@ impl<'f> Object<'f> {
         Some(read(&path, value, self.faults))
     }
 
+    /// The same for a field that must be there.
+    pub fn required_nested<T>(
+        &mut self,
+        field: &str,
+        read: impl FnOnce(&str, Value, &mut Vec<FieldError>) -> T,
+    ) -> Option<T> {
+        if !self.has(field) {
+            self.fault(field, "is required");
+        }
+        self.nested(field, read)
+    }
+
     /// Takes an optional field of a given type.
     pub fn optional<T: DeserializeOwned>(&mut self, field: &str) -> Option<T> {
         let value = self.raw(field)?;

@@ -31,9 +31,9 @@ pub use binding::{
 };
 pub use file::{FileEntry, FileKind, FilePage, StoredFile};
 pub use fleet::{
-    Completion, CreateFleet, Fleet, FleetBudget, FleetCounts, FleetEnd, FleetEndReason, FleetFrame, FleetMember,
-    FleetMemberPage, FleetMembers, FleetPage, FleetPhase, FleetProgress, FleetResult, FleetResultPage, FleetTemplate,
-    FleetUsage, MAX_FLEET_INPUT_BYTES, MAX_FLEET_MEMBERS, MemberPhase,
+    Completion, CreateFleet, ENOUGH_FAULTS, Fleet, FleetBudget, FleetCounts, FleetEnd, FleetEndReason, FleetFrame,
+    FleetMember, FleetMemberPage, FleetMembers, FleetPage, FleetPhase, FleetProgress, FleetResult, FleetResultPage,
+    FleetTemplate, FleetUsage, MAX_FLEET_INPUT_BYTES, MAX_FLEET_MEMBERS, MemberPhase,
 };
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
 pub use id::{BindingId, DeliveryId, FleetId, IdError, KeyId, OrgId, SessionId, TriggerId};

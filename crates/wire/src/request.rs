@@ -216,12 +216,20 @@ impl CreateSession {
         Ok((request, faults))
     }
 
-    pub(crate) fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
+    /// The same, of one inside of something larger: its faults stand under `path`.
+    pub(crate) fn read_at(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Self {
+        let mut own = Vec::new();
+        let request = Self::read(value, &mut own);
+        faults.extend(own.into_iter().map(|fault| fault.under(path)));
+        request
+    }
+
+    fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
         let mut object = Object::new("", value, faults);
         let source = object.nested("source", Source::read).flatten();
         let egress = object.nested("egress", Egress::read);
         let limits = object.nested("limits", Limits::read);
-        let interactive = object.raw("interactive").map(|value| Interactive::read(value, object.faults()));
+        let interactive = object.nested("interactive", Interactive::read);
         let request = Self {
             code: object.optional("code"),
             source,
@@ -336,8 +344,8 @@ impl File {
 }
 
 impl Interactive {
-    fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
-        let mut object = Object::new("interactive", value, faults);
+    fn read(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Self {
+        let mut object = Object::new(path, value, faults);
         let bounds = Self {
             idle_ttl_ms: object.optional("idleTtlMs"),
             max_lifetime_ms: object.optional("maxLifetimeMs"),

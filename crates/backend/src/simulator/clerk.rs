@@ -180,8 +180,7 @@ fn number(files: &Files, handle: u32) -> Result<(), FileRefusal> {
 
 /// Whether a file could be there.
 fn free(files: &Files, path: &str) -> Result<(), FileRefusal> {
-    let above = path.match_indices('/').any(|(at, _)| files.entries.contains_key(&path[..at]));
-    if above || files.is_directory(path) { Err(refusal(WhyNot::WrongKind)) } else { Ok(()) }
+    if files.takes_file(path) { Ok(()) } else { Err(refusal(WhyNot::WrongKind)) }
 }
 
 fn checked(path: &str) -> Result<(), FileRefusal> {

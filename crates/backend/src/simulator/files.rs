@@ -90,8 +90,7 @@ impl Files {
     /// The program writes a file. What the model cannot have at that place is not kept.
     pub(super) fn write(&mut self, path: &str, data: &[u8], append: bool) {
         let path = below(path);
-        let above = path.match_indices('/').any(|(at, _)| self.entries.contains_key(&path[..at]));
-        if path::check(path).is_err() || above || self.is_directory(path) {
+        if path::check(path).is_err() || !self.takes_file(path) {
             return;
         }
         let new = || Entry::File { content: Arc::default(), mode: 0o644 };
@@ -112,8 +111,13 @@ impl Files {
 
     /// Whether it is there, or a directory, or below something that is no directory.
     fn is_in_the_way(&self, path: &str) -> bool {
+        !self.takes_file(path) || self.entries.contains_key(path)
+    }
+
+    /// Whether a file could be there: nothing above is one, and nothing is below.
+    pub(super) fn takes_file(&self, path: &str) -> bool {
         let above = path.match_indices('/').any(|(at, _)| self.entries.contains_key(&path[..at]));
-        above || self.is_directory(path) || self.entries.contains_key(path)
+        !above && !self.is_directory(path)
     }
 }
 

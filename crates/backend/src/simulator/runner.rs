@@ -12,7 +12,7 @@ use std::{
 use model::{Language, gateway::ToGateway};
 use protocol::{
     Exit, GuestFrame, GuestLimit, HostFrame, MAX_FRAME_BYTES, MAX_RESULT_BYTES, NotPut, OUTPUT_CHUNK_BYTES, Put, Start,
-    Stream, VERSION,
+    Stream, VERSION, egress::base_url,
 };
 use tokio::{
     io::{AsyncReadExt, DuplexStream},
@@ -333,7 +333,7 @@ impl Play<'_> {
             Some(gateway) => {
                 inside::told(&format!("bind {name} {method} {path}"), &gateway.invoke(name, method, path).await)
             }
-            None => inside::connect(Reach::Http, &format!("http://{name}.enclave.internal{path}")),
+            None => inside::connect(Reach::Http, &format!("{}{path}", base_url(name))),
         };
         self.outbox.output(Stream::Stdout, line.as_bytes()).await
     }

@@ -115,7 +115,7 @@ impl Conversation {
     /// Takes output of the turn that runs.
     pub(super) fn wrote(&mut self, stream: protocol::Stream, data: &[u8]) {
         if let Some(running) = &mut self.running {
-            running.output.push(stream, data);
+            running.output.keep(stream, data);
         }
     }
 
@@ -269,7 +269,7 @@ impl Driver {
             self.live.hub.publish(&frame(stream, chunk));
         }
         let talk = collected.talk.as_mut()?;
-        let mut running = talk.running.take()?;
+        let running = talk.running.take()?;
         let took = now.saturating_duration_since(running.began);
         talk.spent += took;
         talk.idle_since = Some(now);
@@ -277,7 +277,7 @@ impl Driver {
         let mut turn = running.asked.turn;
         (turn.status, turn.value, turn.error, turn.result) = (status, value, error, result);
         turn.duration_ms = Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        write_tails(&mut running.output, &mut turn);
+        write_tails(&running.output, &mut turn);
         self.tell_end(Some((id, until)), turn, talk).await.err().map(Decided::from)
     }
 
@@ -285,12 +285,12 @@ impl Driver {
     pub(super) async fn abort_turns(&mut self) {
         let Some(mut talk) = self.talk.take() else { return };
         talk.turns.close().await;
-        if let Some(mut running) = talk.running.take() {
+        if let Some(running) = talk.running.take() {
             let mut turn = running.asked.turn;
             turn.status = TurnStatus::Aborted;
             let took = talk.over.unwrap_or_else(Instant::now).saturating_duration_since(running.began);
             turn.duration_ms = Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-            write_tails(&mut running.output, &mut turn);
+            write_tails(&running.output, &mut turn);
             let number = turn.number;
             if self.tell_end(None, turn, &mut talk).await.is_err() {
                 talk.turns.forget(number);
@@ -384,8 +384,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn write_tails(output: &mut Output, turn: &mut Turn) {
-    output.finish();
+fn write_tails(output: &Output, turn: &mut Turn) {
     let tails = output.tails();
     turn.stdout_truncated = tails.stdout.offset > 0;
     turn.stdout_tail_offset = tails.stdout.offset;

@@ -33,10 +33,7 @@ impl Engine {
             Err(refused) => refused,
         };
         let below = |faults: Vec<FieldError>| -> Vec<FieldError> {
-            faults
-                .into_iter()
-                .map(|fault| FieldError::new(format!("{SESSION}.{}", fault.field), fault.message))
-                .collect()
+            faults.into_iter().map(|fault| fault.under(SESSION)).collect()
         };
         Err(match refused {
             CreateError::Invalid(faults) => TriggerError::Invalid(others.into_iter().chain(below(faults)).collect()),

@@ -157,10 +157,7 @@ pub(super) fn refusal(error: &legacy::Error) -> Option<&Refused> {
 impl Connector {
     async fn connect(self) -> Result<Wire, Unconnected> {
         let port = self.origin.port;
-        let addresses = match &self.origin.host {
-            Host::Name(name) => self.outside.resolve(name).await.map_err(Unconnected::Refused)?,
-            Host::Address(address) => vec![*address],
-        };
+        let addresses = self.outside.addresses(&self.origin.host).await.map_err(Unconnected::Refused)?;
         let addresses = permitted(addresses, |address| self.outside.policy.upstream(*address, port))
             .map_err(Unconnected::Refused)?;
         let stream = self.outside.connect(&addresses, port).await.map_err(Unconnected::Failed)?;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use wire::{Completion, CreateFleet, CreateSession, FieldError, File, FleetBudget, FleetMembers, JsonText};
+use wire::{
+    Completion, CreateFleet, CreateSession, ENOUGH_FAULTS, FieldError, File, FleetBudget, FleetMembers, JsonText,
+};
 
 use crate::{
     interactive,
@@ -14,8 +16,6 @@ use crate::{
 pub const INPUT_PATH: &str = "input.json";
 
 const MAX_NAME_CHARS: usize = 128;
-/// Faults after which no more are looked for: more than are told.
-const ENOUGH_FAULTS: usize = 200;
 
 /// A fleet as the platform understands it.
 #[derive(Clone, Debug, PartialEq)]

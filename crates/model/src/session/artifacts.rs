@@ -3,6 +3,8 @@
 use protocol::path;
 use wire::FieldError;
 
+use crate::pattern::fits;
+
 /// Globs of one request.
 const MAX_GLOBS: usize = 32;
 /// Bytes of all of them. With paths of at most 1 KiB, this bounds what comparing one path can cost.
@@ -19,7 +21,7 @@ impl Glob {
     /// Whether a path below the working directory is meant. Never more steps than the bytes of both multiplied.
     pub fn matches(&self, path: &str) -> bool {
         let (glob, path): (Vec<_>, Vec<_>) = (self.text.split('/').collect(), path.split('/').collect());
-        wild(&glob, &path, |part| *part == "**", |glob, part| part_matches(glob, part))
+        fits(&glob, &path, |part| *part == "**", |glob, part| part_matches(glob, part))
     }
 
     /// As it was given.
@@ -30,32 +32,7 @@ impl Glob {
 
 fn part_matches(glob: &str, part: &str) -> bool {
     let (glob, part): (Vec<_>, Vec<_>) = (glob.chars().collect(), part.chars().collect());
-    wild(&glob, &part, |char| *char == '*', |glob, char| *glob == '?' || glob == char)
-}
-
-/// Compares two sequences of which the first has wildcards for any number of the second's. It goes back to the last
-/// wildcard alone: what an earlier one could take, the last one can take as well.
-fn wild<T>(glob: &[T], text: &[T], is_wild: impl Fn(&T) -> bool, one: impl Fn(&T, &T) -> bool) -> bool {
-    let (mut at, mut read) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while read < text.len() {
-        match glob.get(at) {
-            Some(own) if is_wild(own) => {
-                back = Some((at, read));
-                at += 1;
-            }
-            Some(own) if one(own, &text[read]) => {
-                at += 1;
-                read += 1;
-            }
-            Some(_) | None => {
-                let Some((star, from)) = back else { return false };
-                back = Some((star, from + 1));
-                (at, read) = (star + 1, from + 1);
-            }
-        }
-    }
-    glob[at..].iter().all(is_wild)
+    fits(&glob, &part, |char| *char == '*', |glob, char| *glob == '?' || glob == char)
 }
 
 /// Decides on all of them.

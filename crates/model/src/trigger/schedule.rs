@@ -57,7 +57,10 @@ impl Schedule {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(cron).map_err(|error| NotASchedule::Cron(format!("is not a pattern: {error}")))?;
         let schedule = Self { cron, zone };
-        schedule.next(now).map(|_| schedule.clone()).ok_or(NotASchedule::Never)
+        if schedule.next(now).is_none() {
+            return Err(NotASchedule::Never);
+        }
+        Ok(schedule)
     }
 
     /// The first firing behind this moment.

@@ -35,8 +35,7 @@ impl Supervisor {
 
     /// Signals it, and what runs in the foreground below it, once it was told.
     pub(super) fn signal(&mut self) {
-        let turns = self.session.as_mut().and_then(|session| session.turns.as_mut());
-        if let Some(turns) = turns.filter(|turns| turns.interrupting) {
+        if let Some(turns) = self.turns().filter(|turns| turns.interrupting) {
             turns.interrupting = false;
             turns.again = Some(Instant::now() + AGAIN);
             // It leads a group of its own, and was not reaped yet: the number is no one else's.
@@ -48,11 +47,12 @@ impl Supervisor {
 
     /// Signals it again, it alone: what runs below it has had its signal.
     pub(super) fn signal_again(&mut self) {
+        let Some(due) = self.next_signal() else { return };
         let now = Instant::now();
-        let turns = self.session.as_mut().and_then(|session| session.turns.as_mut());
-        let due = turns.filter(|turns| turns.again.is_some_and(|again| again <= now));
-        if let (Some(turns), None) = (due, &self.ended) {
-            turns.again = Some(now + AGAIN);
+        if due <= now {
+            if let Some(turns) = self.turns() {
+                turns.again = Some(now + AGAIN);
+            }
             let _ = kill_process(self.interpreter.pid, Signal::INT);
         }
     }
@@ -78,7 +78,10 @@ impl Supervisor {
 
     /// Whether the end of a turn waits for something on this stream.
     pub(super) fn owes(&mut self, stream: Stream) -> bool {
-        let turns = self.session.as_mut().and_then(|session| session.turns.as_mut());
-        turns.is_some_and(|turns: &mut Turns| turns.owes(stream))
+        self.turns().is_some_and(|turns| turns.owes(stream))
+    }
+
+    fn turns(&mut self) -> Option<&mut Turns> {
+        self.session.as_mut()?.turns.as_mut()
     }
 }

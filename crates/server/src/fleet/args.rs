@@ -3,15 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use wire::{Completion, CreateFleet, FleetBudget, FleetMembers, FleetTemplate, JsonText};
+use wire::{Completion, CreateFleet, FleetBudget, FleetMembers, FleetTemplate, JsonText, MAX_JSON_DEPTH};
 
 use crate::{
     run::request::{ProgramArgs, ProgramError, bytes},
     settings::values,
 };
-
-/// What inputs may be nested; the server says the same.
-const MAX_DEPTH: usize = 32;
 
 /// For help and for docs/cli.md.
 pub(super) const EXIT_CODES: &str = "\
@@ -108,7 +105,7 @@ fn lines(path: &Path) -> Result<Vec<JsonText>, InputError> {
     let bytes = bytes(path)?;
     let lines = bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
     let read = |(index, line): (usize, &[u8])| {
-        JsonText::parse(line, MAX_DEPTH).map_err(|source| InputError::Line {
+        JsonText::parse(line, MAX_JSON_DEPTH).map_err(|source| InputError::Line {
             path: path.to_owned(),
             line: index + 1,
             source,

@@ -10,3 +10,5 @@ CREATE TABLE artifacts (
     PRIMARY KEY (org_id, session_id, path),
     FOREIGN KEY (org_id, session_id) REFERENCES sessions (org_id, id)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX artifacts_of_session ON artifacts (session_id);

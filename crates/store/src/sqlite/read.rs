@@ -92,25 +92,30 @@ fn read_cursor(org: OrgId, cursor: &str) -> Result<SessionId, StoreError> {
 
 pub(super) async fn audit(pool: &SqlitePool, org: OrgId, filter: &AuditFilter) -> Result<Vec<AuditEvent>, StoreError> {
     let after = i64::try_from(filter.after_seq).unwrap_or(i64::MAX);
-    let rows = match filter.session {
-        Some(session) => sqlx::query(
-            "SELECT canonical, hash, seq, session_id FROM audit WHERE org_id = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?",
-        )
-        .bind(org.to_string())
-        .bind(session.to_string())
-        .bind(after)
-        .bind(i64::from(filter.limit))
-        .fetch_all(pool)
-        .await?,
-        None => {
-            sqlx::query("SELECT canonical, hash, seq, session_id FROM audit WHERE org_id = ? AND seq > ? ORDER BY seq LIMIT ?")
+    let rows =
+        match filter.session {
+            Some(session) => {
+                sqlx::query(
+                    // The planner would go through the whole log of the org.
+                    "SELECT canonical, hash, seq, session_id FROM audit INDEXED BY audit_of_session \
+             WHERE org_id = ? AND session_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+                )
                 .bind(org.to_string())
+                .bind(session.to_string())
                 .bind(after)
                 .bind(i64::from(filter.limit))
                 .fetch_all(pool)
                 .await?
-        }
-    };
+            }
+            None => sqlx::query(
+                "SELECT canonical, hash, seq, session_id FROM audit WHERE org_id = ? AND seq > ? ORDER BY seq LIMIT ?",
+            )
+            .bind(org.to_string())
+            .bind(after)
+            .bind(i64::from(filter.limit))
+            .fetch_all(pool)
+            .await?,
+        };
     rows.iter().map(row::event).collect()
 }
 

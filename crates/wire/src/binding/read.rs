@@ -25,12 +25,12 @@ impl CreateBinding {
         let request = Self {
             spec: BindingSpec {
                 name: text(&mut object, "name"),
-                kind: required(&mut object, "kind", BindingKind::read).unwrap_or_default(),
-                upstream: required(&mut object, "upstream", BindingUpstream::read).unwrap_or_default(),
+                kind: object.required_nested("kind", BindingKind::read).unwrap_or_default(),
+                upstream: object.required_nested("upstream", BindingUpstream::read).unwrap_or_default(),
                 allow: object.list("allow", |path, value, faults| Some(BindingAllow::read(path, value, faults))),
                 budget: object.nested("budget", BindingBudget::read),
             },
-            secret: required(&mut object, "secret", BindingSecret::read).unwrap_or_default(),
+            secret: object.required_nested("secret", BindingSecret::read).unwrap_or_default(),
         };
         object.finish();
         Ok((request, faults))
@@ -151,22 +151,11 @@ impl BindingBudget {
 
 /// A text that must be there. The messages of serde would repeat a number that stands in its place.
 fn text(object: &mut Object<'_>, field: &str) -> String {
-    required(object, field, read_text).flatten().unwrap_or_default()
+    object.required_nested(field, read_text).flatten().unwrap_or_default()
 }
 
 fn optional_text(object: &mut Object<'_>, field: &str) -> Option<String> {
     object.nested(field, read_text).flatten()
-}
-
-fn required<T>(
-    object: &mut Object<'_>,
-    field: &str,
-    read: impl FnOnce(&str, Value, &mut Vec<FieldError>) -> T,
-) -> Option<T> {
-    if !object.has(field) {
-        object.fault(field, "is required");
-    }
-    object.nested(field, read)
 }
 
 #[cfg(test)]

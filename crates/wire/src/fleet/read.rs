@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Faults of members and inputs after which no more are looked for: more than are told.
-const ENOUGH_FAULTS: usize = 200;
+pub const ENOUGH_FAULTS: usize = 200;
 
 impl CreateFleet {
     /// Reads a request body. What could be read comes back beside every fault of shape, so that faults of content can
@@ -63,7 +63,8 @@ impl FleetMembers {
                 if faults.len() > ENOUGH_FAULTS {
                     break;
                 }
-                members.push(session(&format!("members[{index}]"), item, faults)?);
+                let member = parse_strict(item.get().as_bytes())?;
+                members.push(CreateSession::read_at(&format!("members[{index}]"), member, faults));
             }
             return Ok(Self::Listed(members));
         }
@@ -75,7 +76,10 @@ impl FleetMembers {
         let (mut template, mut inputs) = (None, None);
         for (name, text) in fields.into_iter().filter(|(_, text)| text.get() != "null") {
             match name.as_str() {
-                "template" => template = Some(session("members.template", text, faults)?),
+                "template" => {
+                    let value = parse_strict(text.get().as_bytes())?;
+                    template = Some(CreateSession::read_at("members.template", value, faults));
+                }
                 "inputs" => inputs = Some(read_inputs(text, faults)?),
                 _ => faults.push(FieldError::new(format!("members.{name}"), "is not a known field")),
             }
@@ -120,14 +124,6 @@ fn too_many(field: &str, count: usize, faults: &mut Vec<FieldError>) {
     if count > MAX_FLEET_MEMBERS {
         faults.push(FieldError::new(field, format!("must be at most {MAX_FLEET_MEMBERS}, not {count}")));
     }
-}
-
-/// A session inside a fleet; its faults stand under `path`.
-fn session(path: &str, text: &RawValue, faults: &mut Vec<FieldError>) -> Result<CreateSession, JsonError> {
-    let mut own = Vec::new();
-    let request = CreateSession::read(parse_strict(text.get().as_bytes())?, &mut own);
-    faults.extend(own.into_iter().map(|fault| fault.under(path)));
-    Ok(request)
 }
 
 impl Completion {

@@ -15,14 +15,8 @@ impl CreateTrigger {
         let value = parse_strict(body)?;
         let mut faults = Vec::new();
         let mut object = Object::new("", value, &mut faults);
-        let kind = object.raw("kind").map(|value| TriggerKind::read(value, object.faults()));
-        if kind.is_none() {
-            object.fault("kind", "is required");
-        }
-        let session = object.raw("session").map(|value| session(value, object.faults()));
-        if session.is_none() {
-            object.fault("session", "is required");
-        }
+        let kind = object.required_nested("kind", TriggerKind::read);
+        let session = object.required_nested("session", CreateSession::read_at);
         let request = Self {
             name: object.required("name"),
             kind: kind.unwrap_or_default(),
@@ -42,8 +36,8 @@ impl UpdateTrigger {
         let value = parse_strict(body)?;
         let mut faults = Vec::new();
         let mut object = Object::new("", value, &mut faults);
-        let kind = object.raw("kind").map(|value| TriggerKind::read(value, object.faults()));
-        let session = object.raw("session").map(|value| session(value, object.faults()));
+        let kind = object.nested("kind", TriggerKind::read);
+        let session = object.nested("session", CreateSession::read_at);
         let request = Self {
             enabled: object.optional("enabled"),
             kind,
@@ -57,8 +51,8 @@ impl UpdateTrigger {
 }
 
 impl TriggerKind {
-    fn read(value: Value, faults: &mut Vec<FieldError>) -> Self {
-        let mut object = Object::new("kind", value, faults);
+    fn read(path: &str, value: Value, faults: &mut Vec<FieldError>) -> Self {
+        let mut object = Object::new(path, value, faults);
         let kind: String = object.required("type");
         let read = match kind.as_str() {
             "schedule" => Self::Schedule {
@@ -78,18 +72,4 @@ impl TriggerKind {
         object.finish();
         read
     }
-}
-
-/// A session's request inside another, with its faults below `session`.
-fn session(value: Value, faults: &mut Vec<FieldError>) -> CreateSession {
-    let mut own = Vec::new();
-    let request = CreateSession::read(value, &mut own);
-    faults.extend(own.into_iter().map(below));
-    request
-}
-
-/// A fault of a session's request, as a fault of what it is in.
-pub(crate) fn below(fault: FieldError) -> FieldError {
-    let field = if fault.field == "(body)" { "session".to_owned() } else { format!("session.{}", fault.field) };
-    FieldError { field, ..fault }
 }

@@ -96,7 +96,6 @@ fn matches(headers: &HeaderMap, etag: &str) -> bool {
 }
 
 fn digest(sha256: &str) -> Option<Digest> {
-    let byte = |at: usize| u8::from_str_radix(sha256.get(2 * at..2 * at + 2)?, 16).ok();
-    let bytes: Option<Vec<u8>> = (0..sha256.len() / 2).map(byte).collect();
-    bytes?.try_into().ok()
+    let mut digest = Digest::default();
+    hex::decode_to_slice(sha256, &mut digest).ok().map(|()| digest)
 }

@@ -14,7 +14,7 @@ use crate::{
     state::App,
 };
 
-const MAX_WAIT_MS: u64 = 60_000;
+pub(crate) const MAX_WAIT_MS: u64 = 60_000;
 /// The longest that a caller may ask to wait.
 pub(crate) const MAX_WAIT: Duration = Duration::from_millis(MAX_WAIT_MS);
 

@@ -6,11 +6,15 @@ use tokio::io::{AsyncReadExt, DuplexStream};
 use super::{Outbox, Stop, fault};
 use crate::simulator::clerk::Clerk;
 
+/// Bytes taken from the pipe at once.
+const READ_BYTES: usize = 16 * 1024;
+
 /// The host's side of the pipe.
 #[derive(Debug)]
 pub(super) struct HostFrames<'a> {
     pipe: &'a mut DuplexStream,
     decoder: Decoder,
+    buffer: Vec<u8>,
     /// What serves files, from the start on.
     clerk: Option<Clerk<'a>>,
 }
@@ -28,7 +32,7 @@ pub(super) enum Heard {
 
 impl<'a> HostFrames<'a> {
     pub(super) fn new(pipe: &'a mut DuplexStream) -> Self {
-        Self { pipe, decoder: Decoder::new(), clerk: None }
+        Self { pipe, decoder: Decoder::new(), buffer: vec![0; READ_BYTES], clerk: None }
     }
 
     /// Serves files from here on.
@@ -71,10 +75,9 @@ impl<'a> HostFrames<'a> {
     }
 
     async fn read(&mut self) -> Result<(), Stop> {
-        let mut buffer = vec![0; 64 * 1024];
-        match self.pipe.read(&mut buffer).await {
+        match self.pipe.read(&mut self.buffer).await {
             Ok(count @ 1..) => {
-                self.decoder.push(&buffer[..count]);
+                self.decoder.push(&self.buffer[..count]);
                 Ok(())
             }
             Ok(0) | Err(_) => Err(Stop::Gone),

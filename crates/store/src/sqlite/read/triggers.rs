@@ -110,7 +110,7 @@ pub(crate) async fn next(pool: &SqlitePool, after: Timestamp) -> Result<Option<T
 /// The first firing in each queue whose turn has come.
 pub(crate) async fn waiting(pool: &SqlitePool, limit: u32) -> Result<Vec<WaitingFiring>, StoreError> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-        "SELECT t.body, t.sealed, t.revision, t.next_due_ms, t.next_ms, f.key, f.cause, f.due_ms, f.body FROM firings f \
+        "SELECT t.body, t.sealed, t.revision, t.next_due_ms, t.next_ms, f.key, f.cause, f.due_ms, f.body FROM firings f INDEXED BY firings_queued \
          JOIN triggers t ON t.org_id = f.org_id AND t.id = f.trigger_id WHERE f.outcome = 'queued' \
          AND f.seq = (SELECT min(q.seq) FROM firings q WHERE q.org_id = t.org_id AND q.trigger_id = t.id AND q.outcome = 'queued') \
          AND NOT {UNDER_WAY} ORDER BY f.seq LIMIT ?"

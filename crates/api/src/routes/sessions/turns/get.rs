@@ -8,10 +8,8 @@ use wire::{SessionId, Turn};
 
 use super::TurnPath;
 use crate::{
-    failure::Failure, gate::Standing, query::Query, routes::sessions::result::MAX_WAIT, serve::Closing, state::App,
+    failure::Failure, gate::Standing, query::Query, routes::sessions::result::MAX_WAIT_MS, serve::Closing, state::App,
 };
-
-const MAX_WAIT_MS: u64 = MAX_WAIT.as_secs() * 1000;
 
 /// A turn
 ///

@@ -122,6 +122,9 @@ impl Batch<'_> {
         if let Err(refused) = self.is_new(org, firing).await? {
             return Ok(Err(refused));
         }
+        if firing.alone == Alone::NotNeeded {
+            return Ok(Ok(()));
+        }
         let is_under_way = sqlx::query(sqlx::AssertSqlSafe(format!(
             "SELECT 1 FROM triggers t WHERE t.org_id = ? AND t.id = ? AND {UNDER_WAY}"
         )))
@@ -130,10 +133,7 @@ impl Batch<'_> {
         .fetch_optional(&mut *self.connection)
         .await?
         .is_some();
-        Ok(match firing.alone {
-            Alone::Needed if is_under_way => Err(NotFired::Overlaps),
-            Alone::Needed | Alone::NotNeeded => Ok(()),
-        })
+        Ok(if is_under_way { Err(NotFired::Overlaps) } else { Ok(()) })
     }
 
     async fn is_new(&mut self, org: OrgId, firing: &Firing) -> Result<Checked, sqlx::Error> {
