@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A body that was read. Its bytes count against the budget as long as it is held.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Json {
     pub(crate) bytes: Vec<u8>,
     /// Gives the budget back when the request is decided.
@@ -50,12 +50,11 @@ pub(crate) async fn read_bytes(
     body: Body,
     limit: usize,
 ) -> Result<Json, Failure> {
-    let too_large = || Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {limit} bytes"));
     if announced(headers).is_some_and(|bytes| bytes > limit as u64) {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
     let deadline = Instant::now() + app.settings().body_timeout;
-    let mut json = Json { bytes: Vec::new(), held: None };
+    let mut json = Json::default();
     let mut body = body;
     loop {
         let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
@@ -67,17 +66,21 @@ pub(crate) async fn read_bytes(
             Err(_) => return Err(Failure::new(ErrorCode::Timeout, "the body took too long to arrive")),
         };
         let Ok(data) = frame.into_data() else { continue };
-        if data.len() > limit.saturating_sub(json.bytes.len()) {
-            return Err(too_large());
-        }
-        json.extend(budget, &data)?;
+        json.push(budget, &data, limit)?;
     }
 }
 
+fn too_large(limit: usize) -> Failure {
+    Failure::new(ErrorCode::BodyTooLarge, format!("a body may have at most {limit} bytes"))
+}
+
 impl Json {
-    /// Takes bytes in. What they need is only taken from the budget as they come, so that a client cannot hold what it
+    /// Takes bytes in, up to the limit. What they need is only taken from the budget as they come, so that a client cannot hold what it
     /// has not sent, and nobody waits for it, so that bodies that are half read cannot wait for one another.
-    fn extend(&mut self, budget: &Arc<Semaphore>, data: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn push(&mut self, budget: &Arc<Semaphore>, data: &[u8], limit: usize) -> Result<(), Failure> {
+        if data.len() > limit.saturating_sub(self.bytes.len()) {
+            return Err(too_large(limit));
+        }
         let holds = self.bytes.len().div_ceil(BODY_UNIT);
         let needs = (self.bytes.len() + data.len()).div_ceil(BODY_UNIT);
         let more = u32::try_from(needs - holds).unwrap_or(u32::MAX);

@@ -163,7 +163,9 @@ fn problem(codes: &[ErrorCode]) -> Response {
 
 fn example(operation: Operation, documented: &mut Documented) {
     if let (Some(example), Some(RefOr::T(body))) = (examples::request(operation), &mut documented.request_body) {
-        for content in body.content.values_mut() {
+        // A form has no example: it is what its parts are.
+        let contents = body.content.iter_mut().filter(|(kind, _)| *kind != "multipart/form-data");
+        for (_, content) in contents {
             if let RefOr::T(content) = content {
                 content.example = Some(example.clone());
             }

@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("open     {:6.1} ms", began.elapsed().as_secs_f64() * 1000.0);
     let egress = gateway.is_some();
     let shape = Shape { image: "default".into(), language: Language::Python, disk_bytes: 512 << 20, egress };
-    let spec = SandboxSpec { limits: Limits::default(), gateway };
+    let spec = SandboxSpec { limits: Limits::default(), gateway, grace: Duration::ZERO };
     let mut times: [Vec<Duration>; 5] = Default::default();
     for _ in 0..rounds {
         // Nothing of the last round is left to help or to hinder.

@@ -191,12 +191,13 @@ pub(crate) async fn assign(inner: &Arc<Inner>, prepared: Prepared, spec: &Sandbo
     let live = live.ok_or_else(|| AssignError::Gone(id.clone()))?;
     // The disk was made with the shape's size.
     let limits = Limits { disk_bytes: shape.disk_bytes, ..spec.limits };
+    let grace = spec.grace;
     let work = {
         let live = Arc::clone(&live);
         move || {
             live.group.limit(&caps(&limits))?;
             let counters = live.group.counters().map_err(|source| Failed { step: "read cpu time", source })?;
-            live.enforce(InForce { limits, cpu_base_us: counters.cpu_us });
+            live.enforce(InForce { limits, cpu_base_us: counters.cpu_us, grace });
             Ok(())
         }
     };

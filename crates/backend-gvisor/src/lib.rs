@@ -53,7 +53,7 @@ use std::{
 use async_trait::async_trait;
 use backend::{
     AssignError, Capabilities, DestroyError, Observation, ObserveError, PrepareError, Prepared, Residue, Sandbox,
-    SandboxId, SandboxSpec, SessionBackend, Shape, Termination,
+    SandboxId, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination,
 };
 use tokio::{task, time::timeout};
 
@@ -203,6 +203,11 @@ impl SessionBackend for Gvisor {
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {
         let live = self.inner.live(id).ok_or_else(|| ObserveError::Gone(id.clone()))?;
         Ok(live.ended().await)
+    }
+
+    async fn overrun(&self, id: &SandboxId) -> Result<SandboxLimit, ObserveError> {
+        let live = self.inner.live(id).ok_or_else(|| ObserveError::Gone(id.clone()))?;
+        Ok(live.overrun().await)
     }
 
     async fn observe(&self, id: &SandboxId) -> Result<Observation, ObserveError> {

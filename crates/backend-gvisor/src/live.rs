@@ -7,7 +7,7 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use backend::{Observation, SandboxId, SandboxLimit, Termination};
@@ -40,6 +40,8 @@ pub(crate) struct Live {
     /// Rings when the watcher should look again.
     pub(crate) changed: Notify,
     ended: watch::Sender<Option<Termination>>,
+    /// The first limit that it was seen over, and when, whatever ended it.
+    over: watch::Sender<Option<(SandboxLimit, Instant)>>,
     step: Mutex<Step>,
     fate: Mutex<Fate>,
 }
@@ -60,8 +62,6 @@ pub(crate) struct Step {
 struct Fate {
     in_force: Option<InForce>,
     reading: Reading,
-    /// The first limit that it was seen over, whatever ended it.
-    exceeded: Option<SandboxLimit>,
     /// What ended it, if that was us.
     cause: Option<Cause>,
 }
@@ -93,6 +93,7 @@ impl Live {
             log: Log::default(),
             changed: Notify::new(),
             ended: watch::Sender::new(None),
+            over: watch::Sender::new(None),
             step: Mutex::default(),
             fate: Mutex::default(),
         }
@@ -151,13 +152,23 @@ impl Live {
         }
         fate.reading.disk_bytes = disk_bytes;
         let found = observe::overrun(fate.in_force.as_ref(), &fate.reading);
-        let is_first = found.is_some() && fate.exceeded.is_none();
-        if let Some(limit) = found.filter(|_| is_first) {
-            tracing::debug!(sandbox = %self.id, ?limit, "over a limit");
-            fate.exceeded = Some(limit);
-            fate.cause.get_or_insert(Cause::Exceeded(limit));
+        if let Some(limit) = found {
+            let is_first = self.over.send_if_modified(|over| {
+                let is_first = over.is_none();
+                over.get_or_insert((limit, Instant::now()));
+                is_first
+            });
+            if is_first {
+                tracing::debug!(sandbox = %self.id, ?limit, "over a limit");
+                fate.cause.get_or_insert(Cause::Exceeded(limit));
+            }
         }
-        Look { exceeded: fate.exceeded, pause: observe::pause(fate.in_force.as_ref(), &fate.reading) }
+        let (in_force, over) = (fate.in_force.as_ref(), *self.over.borrow());
+        Look {
+            exceeded: over.map(|(limit, _)| limit),
+            is_due: over.is_some_and(|(limit, since)| observe::is_due(in_force, &fate.reading, limit, since.elapsed())),
+            pause: observe::pause(in_force, &fate.reading),
+        }
     }
 
     /// Looks, and tells.
@@ -210,6 +221,13 @@ impl Live {
         self.ended.borrow().clone()
     }
 
+    /// Waits until it is over a limit.
+    pub(crate) async fn overrun(&self) -> SandboxLimit {
+        let mut over = self.over.subscribe();
+        let over = over.wait_for(Option::is_some).await.expect("the sender is a part of self");
+        over.expect("waited for").0
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&self) -> Termination {
         let mut ended = self.ended.subscribe();
@@ -240,6 +258,8 @@ impl Step {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) exceeded: Option<SandboxLimit>,
+    /// Whether it is to be ended for that now.
+    pub(crate) is_due: bool,
     /// How long the next look may wait.
     pub(crate) pause: Duration,
 }

@@ -6,7 +6,7 @@ use backend::{SandboxLimit, SandboxUsage, Termination};
 use model::limits::Limits;
 use protocol::DISK_TOLERANCE_BYTES;
 
-use crate::{cgroup::Counters, process::Exit};
+use crate::{cgroup::Counters, process::Exit, render::DISK_SLACK};
 
 /// The shortest pause between two looks.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
@@ -25,6 +25,8 @@ pub(crate) struct InForce {
     pub(crate) limits: Limits,
     /// CPU time that booting took.
     pub(crate) cpu_base_us: u64,
+    /// How long one that is over its CPU time or its files is left to its driver.
+    pub(crate) grace: Duration,
 }
 
 /// One look at a sandbox.
@@ -44,7 +46,7 @@ pub(crate) fn overrun(in_force: Option<&InForce>, reading: &Reading) -> Option<S
     if reading.counters.forks_refused > 0 {
         return Some(SandboxLimit::Pids);
     }
-    let InForce { limits, cpu_base_us } = in_force?;
+    let InForce { limits, cpu_base_us, .. } = in_force?;
     if reading.disk_bytes > limits.disk_bytes.saturating_add(DISK_TOLERANCE_BYTES) {
         return Some(SandboxLimit::Disk);
     }
@@ -52,9 +54,23 @@ pub(crate) fn overrun(in_force: Option<&InForce>, reading: &Reading) -> Option<S
     limits.cpu_time_ms.filter(|ms| used_us > ms.saturating_mul(1000)).map(|_| SandboxLimit::Cpu)
 }
 
+/// Whether a sandbox that was first seen over `limit` so long ago is to be ended now. What an honest sandbox cannot be over
+/// is never left to anybody: files beyond what its disk holds, or memory.
+pub(crate) fn is_due(in_force: Option<&InForce>, reading: &Reading, limit: SandboxLimit, since: Duration) -> bool {
+    let Some(InForce { limits, grace, .. }) = in_force else { return true };
+    let most = limits.disk_bytes.saturating_add(DISK_SLACK).saturating_add(DISK_TOLERANCE_BYTES);
+    match limit {
+        SandboxLimit::Cpu | SandboxLimit::Disk => {
+            let kernel = reading.counters.out_of_memory || reading.counters.forks_refused > 0;
+            kernel || reading.disk_bytes > most || since >= *grace
+        }
+        SandboxLimit::Memory | SandboxLimit::Pids => true,
+    }
+}
+
 /// When to look next: not later than a limit could be overrun from here.
 pub(crate) fn pause(in_force: Option<&InForce>, reading: &Reading) -> Duration {
-    let Some(InForce { limits, cpu_base_us }) = in_force else { return IDLE_PAUSE };
+    let Some(InForce { limits, cpu_base_us, .. }) = in_force else { return IDLE_PAUSE };
     let room = limits.disk_bytes.saturating_sub(reading.disk_bytes);
     let disk = Duration::from_millis(room / DISK_BYTES_PER_MS).clamp(LEAST_DISK_PAUSE, MOST_PAUSE);
     let cpu = limits.cpu_time_ms.map_or(MOST_PAUSE, |ms| {
@@ -112,7 +128,7 @@ mod tests {
 
     fn in_force() -> InForce {
         let limits = Limits { cpu_time_ms: Some(1000), disk_bytes: 64 * MIB, ..Limits::default() };
-        InForce { limits, cpu_base_us: 200_000 }
+        InForce { limits, cpu_base_us: 200_000, grace: Duration::ZERO }
     }
 
     fn reading(cpu_us: u64, disk_bytes: u64) -> Reading {
@@ -134,6 +150,24 @@ mod tests {
         assert_eq!(overrun(None, &Reading { counters, disk_bytes: 0 }), Some(SandboxLimit::Memory));
         let counters = Counters { forks_refused: 1, ..Counters::default() };
         assert_eq!(overrun(None, &Reading { counters, disk_bytes: 0 }), Some(SandboxLimit::Pids));
+    }
+
+    #[test]
+    fn a_grace_is_for_cpu_time_and_files_and_ends() {
+        let second = Duration::from_secs(1);
+        let limits = InForce { grace: second, ..in_force() };
+        let over = reading(2_000_000, 64 * MIB + DISK_SLACK);
+        for limit in [SandboxLimit::Cpu, SandboxLimit::Disk] {
+            assert!(!is_due(Some(&limits), &over, limit, second / 2));
+            assert!(is_due(Some(&limits), &over, limit, second));
+            assert!(is_due(Some(&in_force()), &over, limit, Duration::ZERO), "without one");
+            assert!(is_due(Some(&limits), &reading(0, 66 * MIB + DISK_SLACK), limit, Duration::ZERO), "no such disk");
+            let counters = Counters { out_of_memory: true, ..Counters::default() };
+            assert!(is_due(Some(&limits), &Reading { counters, disk_bytes: 0 }, limit, Duration::ZERO));
+        }
+        for limit in [SandboxLimit::Memory, SandboxLimit::Pids] {
+            assert!(is_due(Some(&limits), &over, limit, Duration::ZERO));
+        }
     }
 
     #[test]

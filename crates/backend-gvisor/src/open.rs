@@ -224,7 +224,7 @@ impl Gvisor {
         let id = prepared.id.clone();
         let assigned = match gateway {
             Some(_) => {
-                let spec = SandboxSpec { limits: Limits::default(), gateway };
+                let spec = SandboxSpec { limits: Limits::default(), gateway, grace: Duration::ZERO };
                 self.assign(prepared, &spec).await.map(drop).map_err(Untried::Assign)
             }
             None => Ok(()),

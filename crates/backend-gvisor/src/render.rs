@@ -26,7 +26,7 @@ pub(crate) const STATE_DIR: &str = "state";
 pub(crate) const ROOT_DIR: &str = "root";
 
 /// What the file system inside takes above the session's limit, so that the overrun is seen from outside.
-const DISK_SLACK: u64 = 1024 * 1024;
+pub(crate) const DISK_SLACK: u64 = 1024 * 1024;
 
 /// The capabilities of the runner, all of them in gVisor's kernel alone: to lay out the disk (`SYS_ADMIN`), to start the
 /// workload as another user, to end it, and to give them all up.

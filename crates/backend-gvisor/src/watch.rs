@@ -33,7 +33,7 @@ pub(crate) async fn run(live: Arc<Live>, processes: Arc<Processes>, stderr: Owne
     let bells = bells.ok();
     while !process::await_end(processes.runsc(), Duration::ZERO) {
         let look = live.look();
-        if look.exceeded.is_some() {
+        if look.is_due {
             end(&live).await;
             break;
         }

@@ -44,6 +44,10 @@ pub trait SessionBackend: Send + Sync + 'static {
     /// May be called by several tasks and after the end; answers until `destroy`.
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError>;
 
+    /// Resolves when the sandbox has gone over one of its limits, with the first. Where the spec gives it a grace for that
+    /// limit it goes on until then; otherwise the backend ends it now. Never resolves for one that stays within them.
+    async fn overrun(&self, id: &SandboxId) -> Result<SandboxLimit, ObserveError>;
+
     /// What the sandbox used so far, and the first limit that it went over, looked at now. Answers until `destroy`.
     async fn observe(&self, id: &SandboxId) -> Result<Observation, ObserveError>;
 

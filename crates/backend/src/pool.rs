@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     AssignError, Capabilities, DestroyError, Observation, ObserveError, PrepareError, Prepared, Residue, Sandbox,
-    SandboxId, SandboxSpec, SessionBackend, Shape, Termination,
+    SandboxId, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination,
 };
 
 /// Before the next boot ahead: a session that was just given its sandbox does most of its work in this time.
@@ -228,6 +228,10 @@ impl SessionBackend for Pool {
 
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {
         self.backend.wait(id).await
+    }
+
+    async fn overrun(&self, id: &SandboxId) -> Result<SandboxLimit, ObserveError> {
+        self.backend.overrun(id).await
     }
 
     async fn observe(&self, id: &SandboxId) -> Result<Observation, ObserveError> {

@@ -45,7 +45,7 @@ pub use failures::{FailurePlan, Step};
 use self::{failures::Met, gateway::ModelGateway, meter::Meter, outbox::Outbox, runner::Runner};
 use crate::{
     AssignError, Capabilities, Channel, DestroyError, Gateway, GatewayError, Observation, ObserveError, PrepareError,
-    Prepared, Residue, Sandbox, SandboxId, SandboxSpec, SessionBackend, Shape, Termination,
+    Prepared, Residue, Sandbox, SandboxId, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination,
 };
 
 /// What the pipe to a runner holds, each way: as much as a pipe of the kernel.
@@ -193,7 +193,7 @@ impl SessionBackend for Simulator {
             (Some(_), false) | (None, true) => return Err(GatewayError::Mismatch.into()),
         };
         let assigned = self.find(&id).is_ok_and(|sandbox| {
-            sandbox.limit(&spec.limits).is_ok() && end.is_none_or(|end| sandbox.set_gateway(end).is_ok())
+            sandbox.limit(&spec.limits, spec.grace).is_ok() && end.is_none_or(|end| sandbox.set_gateway(end).is_ok())
         });
         work(Duration::ZERO).await;
         if assigned { Ok(Sandbox { id, channel, gateway }) } else { Err(AssignError::Gone(id)) }
@@ -203,6 +203,11 @@ impl SessionBackend for Simulator {
         self.config.failures.pass(Step::Wait).await.map_err(|source| unreachable("wait", source))?;
         let sandbox = self.find(id)?;
         Ok(sandbox.wait().await)
+    }
+
+    async fn overrun(&self, id: &SandboxId) -> Result<SandboxLimit, ObserveError> {
+        let sandbox = self.find(id)?;
+        Ok(sandbox.overrun().await)
     }
 
     async fn observe(&self, id: &SandboxId) -> Result<Observation, ObserveError> {

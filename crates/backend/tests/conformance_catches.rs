@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use backend::{
     AssignError, Capabilities, DestroyError, Observation, ObserveError, PrepareError, Prepared, Residue, Sandbox,
-    SandboxId, SandboxSpec, SandboxUsage, SessionBackend, Shape, Termination,
+    SandboxId, SandboxLimit, SandboxSpec, SandboxUsage, SessionBackend, Shape, Termination,
     conformance::{Report, Suite},
     simulator::{Simulator, SimulatorConfig},
 };
@@ -59,7 +59,7 @@ impl SessionBackend for Faulty {
         if self.broken == Broken::ForgetsLimits {
             limits = Limits { memory_bytes: u64::MAX, cpu_time_ms: None, ..limits };
         }
-        self.simulator.assign(prepared, &SandboxSpec { limits, gateway: None }).await
+        self.simulator.assign(prepared, &SandboxSpec { limits, gateway: None, grace: spec.grace }).await
     }
 
     async fn wait(&self, id: &SandboxId) -> Result<Termination, ObserveError> {
@@ -72,12 +72,14 @@ impl SessionBackend for Faulty {
         }
     }
 
+    async fn overrun(&self, id: &SandboxId) -> Result<SandboxLimit, ObserveError> {
+        self.simulator.overrun(id).await
+    }
+
     async fn observe(&self, id: &SandboxId) -> Result<Observation, ObserveError> {
         match (self.broken, self.simulator.observe(id).await) {
             (Broken::CountsNothing, Ok(seen)) => Ok(Observation { usage: SandboxUsage::default(), ..seen }),
-            (Broken::AlwaysExceeded, Ok(seen)) => {
-                Ok(Observation { exceeded: Some(backend::SandboxLimit::Memory), ..seen })
-            }
+            (Broken::AlwaysExceeded, Ok(seen)) => Ok(Observation { exceeded: Some(SandboxLimit::Memory), ..seen }),
             (_, answer) => answer,
         }
     }

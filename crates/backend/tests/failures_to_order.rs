@@ -26,7 +26,7 @@ fn shape() -> Shape {
 }
 
 fn spec() -> SandboxSpec {
-    SandboxSpec { limits: Limits::default(), gateway: None }
+    SandboxSpec { limits: Limits::default(), gateway: None, grace: Duration::ZERO }
 }
 
 async fn prepared(simulator: &Simulator) -> Prepared {

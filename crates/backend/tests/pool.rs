@@ -58,7 +58,7 @@ async fn what_is_ready_is_had_at_once_and_only_once() {
     assert_ne!(first.id, second.id);
     until_ready(&pool, 1).await;
 
-    let spec = SandboxSpec { limits: Limits::default(), gateway: None };
+    let spec = SandboxSpec { limits: Limits::default(), gateway: None, grace: Duration::ZERO };
     pool.assign(first, &spec).await.unwrap();
     pool.close().await;
     let left = under.list().await.unwrap();

@@ -98,7 +98,7 @@ async fn play(simulator: &Simulator, example: &Example) -> (Vec<GuestFrame>, Vec
     let egress = example.has_way_out;
     let shape = Shape { image: "default".into(), language: example.language, disk_bytes: LIMITS.disk_bytes, egress };
     let prepared = simulator.prepare(&shape).await.unwrap();
-    let spec = SandboxSpec { limits: LIMITS, gateway: egress.then(gateway) };
+    let spec = SandboxSpec { limits: LIMITS, gateway: egress.then(gateway), grace: Duration::ZERO };
     let sandbox = simulator.assign(prepared, &spec).await.unwrap();
     let told = sandbox.gateway.map(|gateway| tokio::spawn(told(gateway)));
     let (mut sender, mut receiver) = sandbox.channel.assign("ses_1");

@@ -1,6 +1,6 @@
 //! How many sessions a second the simulator can play, printed: it must not be what limits a load test of the platform.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use backend::{
     SandboxSpec, SessionBackend, Shape,
@@ -15,7 +15,7 @@ const SESSIONS: u32 = 20_000;
 async fn thousands_of_sessions_are_played_each_to_its_end() {
     let simulator = Simulator::new(SimulatorConfig::default());
     let shape = Shape { image: "default".into(), language: Language::Python, disk_bytes: 1 << 29, egress: false };
-    let spec = SandboxSpec { limits: Limits::default(), gateway: None };
+    let spec = SandboxSpec { limits: Limits::default(), gateway: None, grace: Duration::ZERO };
     let start = HostFrame::Start(Box::new(Start {
         session_id: "ses_1".into(),
         language: protocol::Language::Python,

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::{Stream, stream};
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderMap},
+    multipart::{Form, Part},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 use url::Url;
 
-use crate::{Client, ClientError, Retry, retry};
+use crate::{Client, ClientError, LocalFile, Retry, retry};
 
 /// The largest answer that is read. The largest honest one is a page of 100 sessions, each with 64 KiB of arguments and
 /// 64 KiB of environment that consist of control characters (six bytes each in JSON), 32 labels of 63 and 2 * 256 bytes,
@@ -21,11 +24,16 @@ const EXCERPT_CHARS: usize = 200;
 /// How long an answer may take that does not wait for anything.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// How long the next piece of a content may take.
+const PIECE_PATIENCE: Duration = Duration::from_mins(1);
+
 /// A request as data, so that it can be sent again.
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) body: Option<Bytes>,
+    /// Files that go beside the body, which makes it a part of a form.
+    pub(crate) files: Vec<LocalFile>,
     pub(crate) idempotency_key: Option<String>,
     pub(crate) timeout: Duration,
     pub(crate) retry: Retry,
@@ -45,6 +53,7 @@ impl Client {
             method,
             url: self.url(segments),
             body: None,
+            files: Vec::new(),
             idempotency_key: None,
             timeout: PATIENCE,
             retry: self.retry,
@@ -81,7 +90,7 @@ impl Client {
     }
 
     async fn once(&self, call: &Call) -> Result<Answer, ClientError> {
-        let response = call.request(self).send().await.map_err(transport)?;
+        let response = call.request(self)?.send().await.map_err(transport)?;
         Answer::of(response).await
     }
 }
@@ -94,16 +103,46 @@ impl Call {
         Ok(self)
     }
 
-    fn request(&self, client: &Client) -> RequestBuilder {
+    fn request(&self, client: &Client) -> Result<RequestBuilder, ClientError> {
         let mut request = client.http.request(self.method.clone(), self.url.clone()).timeout(self.timeout);
-        if let Some(body) = &self.body {
+        if !self.files.is_empty() {
+            request = request.multipart(self.form()?);
+        } else if let Some(body) = &self.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         if let Some(key) = &self.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
-        request
+        Ok(request)
     }
+
+    fn form(&self) -> Result<Form, ClientError> {
+        let body = Part::stream(self.body.clone().unwrap_or_default());
+        let mut form = Form::new().part("request", body.mime_str("application/json").map_err(transport)?);
+        for file in &self.files {
+            let unreadable = |source| ClientError::File { path: file.local.clone(), source };
+            let content = std::fs::File::open(&file.local).map_err(unreadable)?;
+            let bytes = content.metadata().map_err(unreadable)?.len();
+            let content = reqwest::Body::from(tokio::fs::File::from_std(content));
+            let part = Part::stream_with_length(content, bytes).file_name(file.path.clone());
+            form = form.part(if file.executable { "executable" } else { "file" }, part);
+        }
+        Ok(form)
+    }
+}
+
+/// A content of any size, piece by piece; or why there is none.
+pub(crate) async fn pieces(
+    response: Response,
+) -> Result<impl Stream<Item = Result<Bytes, ClientError>> + Send + use<>, ClientError> {
+    if !response.status().is_success() {
+        return Err(Answer::of(response).await?.refusal());
+    }
+    Ok(stream::try_unfold(response, |mut response| async move {
+        let piece = timeout(PIECE_PATIENCE, response.chunk()).await;
+        let piece = piece.map_err(|_| ClientError::StreamLost { tries: 1, source: None })?.map_err(transport)?;
+        Ok(piece.map(|piece| (piece, response)))
+    }))
 }
 
 impl Answer {

@@ -1,6 +1,6 @@
 //! Why a call did not do what it should.
 
-use std::error::Error;
+use std::{error::Error, io, path::PathBuf};
 
 use wire::Problem;
 
@@ -26,6 +26,15 @@ pub enum ClientError {
         status: u16,
         /// The beginning of the body, without control characters.
         excerpt: String,
+    },
+    /// A file that was to be sent cannot be read.
+    #[error("{} cannot be read", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// The server could not be reached, or the connection broke.
     #[error("cannot talk to the server")]
@@ -66,6 +75,7 @@ impl ClientError {
             Self::StreamLost { source, .. } => source.as_deref().and_then(Self::problem),
             Self::BaseUrl { .. }
             | Self::Key
+            | Self::File { .. }
             | Self::Unexpected { .. }
             | Self::Transport(_)
             | Self::Decode { .. }

@@ -1,6 +1,6 @@
 //! The routes, one method each.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use tokio::time::Instant;
@@ -18,6 +18,20 @@ pub(crate) const POLL: Duration = Duration::from_secs(25);
 pub(crate) const POLL_SLACK: Duration = Duration::from_secs(30);
 /// What a deletion may take: the server waits for the sandbox to be gone.
 const DELETE_PATIENCE: Duration = Duration::from_secs(90);
+
+/// What a creation with files beside it may take.
+const UPLOAD_PATIENCE: Duration = Duration::from_hours(1);
+
+/// A file of this machine that is to be in the working directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalFile {
+    /// Where it is.
+    pub local: PathBuf,
+    /// Where it is to be, below `/workspace`.
+    pub path: String,
+    /// Whether it may be executed there.
+    pub executable: bool,
+}
 
 /// Which sessions to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +84,18 @@ impl Client {
     pub async fn create_with_key(&self, request: &CreateSession, key: &str) -> Result<Session, ClientError> {
         let mut call = self.call(Method::POST, &["v1", "sessions"]).with_body(request)?;
         call.idempotency_key = Some(key.to_owned());
+        self.fetch(&call, "the session").await
+    }
+
+    /// `POST /v1/sessions` with files of this machine beside the request, of any size within its `limits.diskBytes`.
+    pub async fn create_with_files(
+        &self,
+        request: &CreateSession,
+        files: Vec<LocalFile>,
+    ) -> Result<Session, ClientError> {
+        let mut call = self.call(Method::POST, &["v1", "sessions"]).with_body(request)?;
+        call.idempotency_key = Some(Uuid::new_v4().to_string());
+        (call.files, call.timeout) = (files, UPLOAD_PATIENCE);
         self.fetch(&call, "the session").await
     }
 

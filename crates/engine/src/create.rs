@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use backend::SessionBackend;
-use model::{access::Caller, audit::Draft, session::SessionSpec};
+use model::{
+    access::Caller,
+    audit::Draft,
+    session::{SessionSpec, Uploaded},
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use store::{Created, Firing, Idempotency, NewSession};
 use wire::{AuditSource, AuditType, CreateSession, FieldError, Session};
 
-use crate::{CreateError, Engine, bound::Unbound, driver, view};
+use crate::{CreateError, Engine, Uploads, bound::Unbound, driver, view};
 
 /// A request for a session as it came in.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub struct CreateRequest {
     pub shape_faults: Vec<FieldError>,
     /// The `Idempotency-Key` and the request's bytes, if it has one.
     pub idempotency: Option<(String, Vec<u8>)>,
+    /// Files that came beside it.
+    pub uploads: Option<Uploads>,
 }
 
 /// A session that may be admitted.
@@ -56,7 +62,8 @@ impl Engine {
         if inner.draining.is_cancelled() {
             return Err(CreateError::Draining);
         }
-        let prepared = self.prepare(caller, asked.request, asked.shape_faults).await?;
+        let uploaded = asked.uploads.as_ref().map(Uploads::uploaded).unwrap_or_default();
+        let prepared = self.prepare(caller, asked.request, &uploaded, asked.shape_faults).await?;
         let idempotency = asked
             .idempotency
             .map(|(key, bytes)| Idempotency { key, request_digest: hex::encode(Sha256::digest(&bytes)) });
@@ -66,6 +73,7 @@ impl Engine {
             Err(busy) => return self.repeated(caller, idempotency).await?.ok_or(busy),
         };
 
+        let uploads = asked.uploads.and_then(Uploads::complete);
         let (session, draft) = self.pending(caller, &prepared, &json!({}));
         let webhook_url = prepared.webhook_url();
         let Prepared { backend, spec, .. } = prepared;
@@ -88,7 +96,8 @@ impl Engine {
                 Created::Existing(existing) => return Ok(*existing),
             };
             metrics::counter!("enclave_sessions_created_total", "backend" => session.backend.clone()).increment(1);
-            driver::start(&inner, backend, live, session.clone(), spec, place, events);
+            let run = driver::Given { backend, spec, uploads, place };
+            driver::start(&inner, live, session.clone(), run, events);
             drop(creating);
             Ok(session)
         });
@@ -100,9 +109,10 @@ impl Engine {
         &self,
         caller: &Caller,
         request: CreateSession,
+        uploaded: &[Uploaded],
         shape_faults: Vec<FieldError>,
     ) -> Result<Prepared, CreateError> {
-        let judged = self.judge(caller, request, shape_faults).await;
+        let judged = self.judge(caller, request, uploaded, shape_faults).await;
         if let Err(CreateError::NotEnforceable { backend, faults }) = &judged {
             self.note_refused(caller, backend, faults).await?;
         }
@@ -114,14 +124,14 @@ impl Engine {
         &self,
         caller: &Caller,
         request: CreateSession,
+        uploaded: &[Uploaded],
         shape_faults: Vec<FieldError>,
     ) -> Result<Prepared, CreateError> {
         let known = self.backend_names();
         let config = &self.inner.config;
-        let decided = SessionSpec::decide(request, shape_faults, &config.maxima, &config.interactive, &known);
+        let decided = SessionSpec::decide(request, uploaded, shape_faults, &config.maxima, &config.interactive, &known);
         let mut spec = decided.map_err(CreateError::from)?;
-        if !spec.artifacts.is_empty() && config.artifacts.is_none() {
-            let fault = FieldError::new("artifacts", "are not kept by this deployment");
+        if let Some(fault) = self.artifacts_fault(&spec) {
             return Err(CreateError::NotSupported(vec![fault]));
         }
         let backend = self.backend_for(&spec);
@@ -182,6 +192,12 @@ impl Engine {
                 reachable.err().map(|refused| FieldError::new("source.repo", refused.detail))
             }
         })
+    }
+
+    /// What this deployment does not keep.
+    pub(crate) fn artifacts_fault(&self, spec: &SessionSpec) -> Option<FieldError> {
+        let kept = spec.artifacts.is_empty() || self.inner.config.artifacts.is_some();
+        (!kept).then(|| FieldError::new("artifacts", "are not kept by this deployment"))
     }
 
     /// What is wrong with where to tell of its end that only this deployment can tell.

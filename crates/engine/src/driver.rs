@@ -42,6 +42,7 @@ use crate::{
         egress::Heard, inputs::Inputs, record::Unrecorded, services::Services, supervise::Run, turns::Conversation,
     },
     live::Live,
+    uploads::Taken,
     view,
 };
 
@@ -58,6 +59,7 @@ struct Driver {
     spec: SessionSpec,
     /// Its bindings, once its gateway has them.
     services: Option<Services>,
+    uploads: Option<Taken>,
     /// Sandboxes besides the workload's own that are not gone yet.
     leftovers: Vec<SandboxId>,
     /// What the gateways before the workload's have told.
@@ -66,16 +68,18 @@ struct Driver {
     talk: Option<Conversation>,
 }
 
+/// What a session is run with.
+pub(crate) struct Given {
+    pub(crate) backend: Arc<dyn SessionBackend>,
+    pub(crate) spec: SessionSpec,
+    /// Files that came beside the request.
+    pub(crate) uploads: Option<Taken>,
+    pub(crate) place: Place,
+}
+
 /// Starts the session's driver. `events` are the audit events of its creation.
-pub(crate) fn start(
-    inner: &Arc<Inner>,
-    backend: Arc<dyn SessionBackend>,
-    live: Arc<Live>,
-    session: Session,
-    spec: SessionSpec,
-    place: Place,
-    events: Vec<AuditEvent>,
-) {
+pub(crate) fn start(inner: &Arc<Inner>, live: Arc<Live>, session: Session, given: Given, events: Vec<AuditEvent>) {
+    let Given { backend, spec, uploads, place } = given;
     let talk = live.turns.as_ref().and_then(Conversation::new);
     let driver = Driver {
         inner: Arc::clone(inner),
@@ -84,6 +88,7 @@ pub(crate) fn start(
         session,
         state: State::Pending,
         spec,
+        uploads,
         services: None,
         leftovers: Vec::new(),
         before: Heard::default(),
@@ -172,7 +177,7 @@ impl Driver {
             let verdict = failed("a binding of the session is gone, or its secret cannot be opened");
             NotBooted { verdict, left: Left::Nothing }
         })?;
-        Ok((shape, SandboxSpec { limits: self.spec.limits, gateway }))
+        Ok((shape, SandboxSpec { limits: self.spec.limits, gateway, grace: self.grace() }))
     }
 
     /// Makes a sandbox.

@@ -33,7 +33,7 @@ pub(crate) const MAX_TRANSFERS: usize = 32;
 /// How long a transfer waits for others to end before it is told to come again.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
 /// After which it may.
-const COME_AGAIN: Duration = Duration::from_secs(2);
+pub(crate) const COME_AGAIN: Duration = Duration::from_secs(2);
 
 /// A session whose files can be reached.
 #[derive(Clone)]

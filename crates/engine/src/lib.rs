@@ -27,8 +27,10 @@ mod output;
 mod query;
 mod reaper;
 mod recovery;
+mod spool;
 mod triggers;
 mod turns;
+mod uploads;
 mod vault;
 mod view;
 mod webhooks;
@@ -62,6 +64,7 @@ pub use store::{
 };
 pub use triggers::HookHeaders;
 pub use turns::{TurnListError, TurnWaiter};
+pub use uploads::Uploads;
 pub use vault::{UnsealError, Vault};
 
 use crate::{admission::Slots, live::Registry};
@@ -94,6 +97,8 @@ pub(crate) struct Inner {
     reaper: reaper::Reaper,
     /// Files on their way in or out.
     transfers: Arc<Semaphore>,
+    /// MiB of files that came beside requests.
+    uploads: Arc<Semaphore>,
     drivers: TaskTracker,
     /// Cancelled when nothing new may be admitted.
     draining: CancellationToken,
@@ -137,6 +142,7 @@ impl Engine {
             fleets: fleets::Fleets::default(),
             reaper: reaper::Reaper::default(),
             transfers: Arc::new(Semaphore::new(files::MAX_TRANSFERS)),
+            uploads: Arc::new(Semaphore::new(uploads::MAX_UPLOADED_MIB)),
             config,
             store: parts.store,
             backends: parts.backends,

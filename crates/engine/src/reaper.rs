@@ -1,5 +1,5 @@
 //! The reaper: removes sandboxes that no driver owns, records what an earlier process owed as torn down once it is, and
-//! forgets old idempotency keys and artifacts.
+//! forgets old idempotency keys, deliveries and artifacts.
 //!
 //! A sandbox is an orphan when nobody owns it for longer than a boot can take: a driver learns the name of its sandbox
 //! only when `prepare` returns, so a young one without an owner may just be booting.
@@ -11,6 +11,7 @@ use std::{
 };
 
 use backend::{SandboxId, SessionBackend};
+use store::Old;
 use tokio::time::{Instant, interval};
 use wire::Timestamp;
 
@@ -21,6 +22,8 @@ use crate::{
 
 /// How long an `Idempotency-Key` is honoured.
 const IDEMPOTENCY_MS: i64 = 24 * 3_600_000;
+/// How long a delivery that is over is shown.
+const DELIVERIES_MS: i64 = 30 * 24 * 3_600_000;
 /// Between two looks for content of artifacts that nobody names.
 const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 /// First and longest pause between tries to remove a sandbox when there is no time left to come again.
@@ -91,9 +94,10 @@ pub(crate) async fn run(inner: Arc<Inner>, mut owed: Vec<Owed>) {
             artifacts::sweep(&inner).await;
             swept = Some(Instant::now());
         }
-        let before = Timestamp::from_millis(inner.clock.now().as_millis() - IDEMPOTENCY_MS);
-        if let Err(error) = inner.store.system().forget_idempotency(before).await {
-            tracing::warn!(%error, "old idempotency keys stay");
+        let before = |millis| Timestamp::from_millis(inner.clock.now().as_millis() - millis);
+        let old = Old { keys: before(IDEMPOTENCY_MS), deliveries: before(DELIVERIES_MS) };
+        if let Err(error) = inner.store.system().forget(old).await {
+            tracing::warn!(%error, "old idempotency keys and deliveries stay");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use wire::{CreateSession, Egress, EgressMode, EgressRule, ExecMode, FieldError, Language, Source};
 
 pub use artifacts::Glob;
-pub use files::InlineFile;
+pub use files::{InlineFile, Uploaded};
 pub use source::{NotARepoUrl, RepoUrl, Repository, is_git_directory};
 
 use crate::{interactive::Interactive, limits::Limits, webhook::WebhookUrl};
@@ -72,9 +72,10 @@ pub struct Refusal(pub Vec<FieldError>);
 
 impl SessionSpec {
     /// Decides on a request that was read with `shape_faults`; those and the faults of its content are told together.
-    /// `maxima` and `bounds` are the most that it may ask for, `backends` the names.
+    /// `uploaded` came beside it; `maxima` and `bounds` are the most that it may ask for, `backends` the names.
     pub fn decide(
         request: CreateSession,
+        uploaded: &[Uploaded],
         mut shape_faults: Vec<FieldError>,
         maxima: &Limits,
         bounds: &Interactive,
@@ -89,7 +90,7 @@ impl SessionSpec {
             limits.wall_clock_ms = interactive.max_lifetime_ms;
         }
         check_code(&request, &misread, &mut faults);
-        let files = files::decide(request.files, limits.disk_bytes, &mut faults);
+        let files = files::decide(request.files, uploaded, limits.disk_bytes, &mut faults);
         let artifacts = artifacts::decide(request.artifacts, &mut faults);
         let source = request.source.and_then(|Source::Git(source)| source::decide(source, &mut faults));
         check_args(&request.args, &mut faults);
@@ -338,7 +339,7 @@ pub(crate) mod tests {
 
     fn decide(body: &serde_json::Value) -> Result<SessionSpec, Refusal> {
         let (request, faults) = CreateSession::parse(body.to_string().as_bytes()).unwrap();
-        SessionSpec::decide(request, faults, &CEILING, &crate::interactive::CEILING, &["gvisor"])
+        SessionSpec::decide(request, &[], faults, &CEILING, &crate::interactive::CEILING, &["gvisor"])
     }
 
     fn faults(body: &serde_json::Value) -> Vec<String> {
@@ -437,7 +438,7 @@ pub(crate) mod tests {
         fn no_body_makes_the_parser_panic(body in ".{0,200}", extra in proptest::collection::vec(any::<u8>(), 0..64)) {
             for bytes in [body.as_bytes(), &extra] {
                 if let Ok((request, faults)) = CreateSession::parse(bytes) {
-                    let _ = SessionSpec::decide(request, faults, &CEILING, &crate::interactive::CEILING, &[]);
+                    let _ = SessionSpec::decide(request, &[], faults, &CEILING, &crate::interactive::CEILING, &[]);
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, binding, demo, doctor, fleet, gateway, image, key, run, serve, shell, trigger};
+use crate::{audit, binding, demo, doctor, file, fleet, gateway, image, key, run, serve, shell, trigger};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -31,6 +31,10 @@ enum Command {
     Shell(Box<shell::ShellArgs>),
     /// Run one program many times, with an input each
     Fleet(Box<fleet::FleetArgs>),
+    /// List, get, put and remove files of a session that runs
+    Files(file::FilesArgs),
+    /// List and get the files that a session has left
+    Artifacts(file::ArtifactsArgs),
     /// Run hostile and honest programs, and show what becomes of them
     Demo(demo::DemoArgs),
     /// Say what this host can enforce, tried for real
@@ -70,6 +74,8 @@ impl Cli {
             Command::Run(args) => on_runtime(run::run(*args)),
             Command::Shell(args) => on_runtime(shell::run(*args)),
             Command::Fleet(args) => on_runtime(fleet::run(*args)),
+            Command::Files(args) => on_runtime(file::files(args)),
+            Command::Artifacts(args) => on_runtime(file::artifacts(args)),
             Command::Demo(args) => on_runtime(demo::run(args)),
             Command::Doctor(args) => on_runtime(doctor::run(args)),
             Command::Image(args) => on_runtime(image::run(args)),

@@ -4,6 +4,7 @@
 //! puts store, backend and engine together, [`serve`] and [`embedded`] put the API in front of them. Everything that
 //! talks to a server, this program's own commands included, goes through `client`.
 
+mod artifact_store;
 mod audit;
 mod backends;
 mod binding;
@@ -13,6 +14,7 @@ mod data_dir;
 mod demo;
 mod doctor;
 mod embedded;
+mod file;
 mod fleet;
 mod gateway;
 mod image;

@@ -3,11 +3,12 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context;
-use engine::{Clock, Config, Depot, Engine, Ids, Keep, Keys, Parts};
+use engine::{Clock, Config, Engine, Ids, Keep, Keys, Parts};
 use model::{egress::Deployment, gateway::GatewayLimits, webhook::Receivers};
 use store::{Store, sqlite::Sqlite};
 
 use crate::{
+    artifact_store::ArtifactStore,
     backends::Chosen,
     courier::HttpCourier,
     data_dir::{DataDir, make_private},
@@ -46,8 +47,8 @@ pub(crate) async fn start(settings: &Settings, dir: &DataDir, chosen: &Chosen) -
         vault: secrets::vault(&settings.secrets_key, dir).await?,
         courier: Arc::new(courier),
     };
-    let place = settings.sessions.artifact_store.clone().unwrap_or_else(|| dir.artifacts());
-    let depot = Depot::open(place).context("the directory for artifacts cannot be used")?;
+    let place = settings.sessions.artifact_store.clone();
+    let depot = place.unwrap_or_else(|| ArtifactStore::Directory(dir.artifacts())).open().await?;
     let (age, org_bytes) = (settings.sessions.artifact_retention, settings.sessions.artifact_quota);
     let config = Config { receivers, artifacts: Some(Keep { depot, age, org_bytes }), ..config(settings) };
     Engine::start(config, parts).await.context("the engine does not start")

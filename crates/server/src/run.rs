@@ -1,6 +1,6 @@
 //! `enclave run`: one program, from the command line to its exit code.
 
-mod artifacts;
+pub(crate) mod artifacts;
 pub(crate) mod exit;
 pub(crate) mod report;
 pub(crate) mod request;
@@ -21,12 +21,12 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
 use client::{Client, ClientError, Retry};
 use futures::StreamExt;
-use wire::{Chunk, CreateSession, Session, SessionId, SessionResult, StreamFrame};
+use wire::{Chunk, Session, SessionId, SessionResult, StreamFrame};
 
 use crate::{
     embedded::{Embedded, EmbeddedOptions},
     run::{
-        request::ProgramArgs,
+        request::{Asked, ProgramArgs},
         screen::{Closed, Form, Screen, Stream},
     },
     settings::ConfigError,
@@ -79,8 +79,8 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             std::process::exit(exit::CANCELLED.into());
         }
     });
-    let mut request = match args.program.request() {
-        Ok(request) => request,
+    let mut asked = match args.program.request() {
+        Ok(asked) => asked,
         Err(error) => {
             return Ok(give_up("There is no program", &error.to_string(), exit::REFUSED, &mut screen).into());
         }
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let save_to = args.save_to.as_deref();
     match args.url.filter(|url| !url.is_empty()) {
         Some(url) => {
-            request.backend = args.backend;
+            asked.request.backend = args.backend;
             let client = match client::key_from_env().and_then(|key| Client::new(&url, key)) {
                 Ok(client) => client,
                 Err(error) => {
@@ -98,15 +98,15 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             if client.is_in_clear() {
                 screen.say("the server is reached by plain HTTP: the API key can be read on the network on its way");
             }
-            Ok(session(&client, &request, save_to, &mut screen, &signals).await.into())
+            Ok(session(&client, &asked, save_to, &mut screen, &signals).await.into())
         }
-        None => on_embedded(args.backend, &request, save_to, &mut screen, &signals).await,
+        None => on_embedded(args.backend, &asked, save_to, &mut screen, &signals).await,
     }
 }
 
 async fn on_embedded(
     backend: Option<String>,
-    request: &CreateSession,
+    asked: &Asked,
     save_to: Option<&Path>,
     screen: &mut Screen,
     signals: &Signals,
@@ -119,7 +119,7 @@ async fn on_embedded(
         }
     };
     let client = embedded.client().with_retry(Retry { attempts: 2, ..Retry::default() });
-    let code = session(&client, request, save_to, screen, signals).await;
+    let code = session(&client, asked, save_to, screen, signals).await;
     // Said, but the program's verdict stays the exit code.
     if let Err(error) = embedded.shutdown().await {
         screen.say(&format!("the server did not end cleanly: {error:#}"));
@@ -128,19 +128,13 @@ async fn on_embedded(
 }
 
 /// Runs the session to its end, and gives the exit code.
-async fn session(
-    client: &Client,
-    request: &CreateSession,
-    save_to: Option<&Path>,
-    screen: &mut Screen,
-    signals: &Signals,
-) -> u8 {
+async fn session(client: &Client, asked: &Asked, save_to: Option<&Path>, screen: &mut Screen, signals: &Signals) -> u8 {
     if signals.any() {
         return give_up("Cancelled", "there was no session yet", exit::CANCELLED, screen);
     }
     // A first signal from here on finds the session that is being made, and cancels it.
     let created = tokio::select! {
-        created = client.create(request) => created,
+        created = asked.create(client) => created,
         () = signals.at_least(2) => {
             return give_up("Cancelled", "the server may have made the session", exit::CANCELLED, screen);
         }
@@ -171,7 +165,7 @@ async fn session(
         screen.say(&format!("not collected: {}: {}", skipped.path, because.as_str().unwrap_or("unknown")));
     }
     if let Some(directory) = save_to {
-        let failed = artifacts::save(client, &result, directory).await;
+        let failed = artifacts::save(client, result.session_id, &result.artifacts, directory).await;
         let saved = result.artifacts.len() - failed.len();
         screen.say(&format!("{saved} artifacts saved in {}", directory.display()));
         for (artifact, error) in failed {

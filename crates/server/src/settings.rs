@@ -27,7 +27,10 @@ use secrecy::SecretString;
 
 pub(crate) use layers::{ConfigError, Layers};
 
-use crate::settings::keys::{Fallback, Key};
+use crate::{
+    artifact_store::ArtifactStore,
+    settings::keys::{Fallback, Key},
+};
 
 /// Memory that one session is taken to need when places are counted by default.
 const PLACE_BYTES: u64 = 512 << 20;
@@ -87,7 +90,7 @@ pub(crate) struct Sessions {
     pub(crate) warm: usize,
     pub(crate) replay_bytes: usize,
     /// None for the one in `data_dir`.
-    pub(crate) artifact_store: Option<PathBuf>,
+    pub(crate) artifact_store: Option<ArtifactStore>,
     pub(crate) artifact_retention: Duration,
     pub(crate) artifact_quota: u64,
     pub(crate) drain: Duration,
@@ -253,7 +256,7 @@ impl Reader<'_> {
                 max_queue: self.text("max_queue", |text| values::number(text, &(0..=1_000_000))).unwrap_or(0),
                 warm: self.text("warm", |text| values::number(text, &(0..=10_000))).unwrap_or(0),
                 replay_bytes: self.text("replay_buffer", |text| bytes(text, 1 << 20, 1 << 40)).unwrap_or(0),
-                artifact_store: self.given("artifact_store", path),
+                artifact_store: self.given("artifact_store", str::parse),
                 artifact_retention: self.text("artifact_retention", values::duration).unwrap_or_default(),
                 artifact_quota: self.text("artifact_quota", values::size).unwrap_or(0),
                 drain: Duration::from_secs(

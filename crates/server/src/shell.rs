@@ -177,14 +177,15 @@ async fn session(client: &Client, args: ShellArgs, backend: Option<String>) -> R
         turn_timeout_ms: args.turn,
         turn_budget_ms: None,
     };
+    let asked = args.policy.request().map_err(NoSession::Request)?;
     let request = CreateSession {
         language: args.language.unwrap_or_default(),
         exec_mode: ExecMode::Interactive,
         interactive: Some(bounds),
         backend,
-        ..args.policy.request().map_err(NoSession::Request)?
+        ..asked.request
     };
-    client.create(&request).await.map_err(NoSession::Client)
+    request::Asked { request, files: asked.files }.create(client).await.map_err(NoSession::Client)
 }
 
 /// A person types.

@@ -158,7 +158,7 @@ async fn find(client: &Client, name: &str) -> anyhow::Result<TriggerId> {
     found.map(|trigger| trigger.id).with_context(|| format!("there is no trigger {name:?}"))
 }
 
-fn shown<T: Serialize>(what: &T, json: bool, lines: impl FnOnce() -> String) -> anyhow::Result<String> {
+pub(crate) fn shown<T: Serialize>(what: &T, json: bool, lines: impl FnOnce() -> String) -> anyhow::Result<String> {
     if json { Ok(format!("{}\n", serde_json::to_string(what)?)) } else { Ok(lines()) }
 }
 

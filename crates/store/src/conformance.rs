@@ -103,6 +103,7 @@ macro_rules! conformance {
                 concurrent_takers_share_what_is_due,
                 messages_of_one_session_go_in_their_order_and_hold_up_no_other,
                 a_delivery_shows_what_became_of_it_and_is_tried_again_by_hand,
+                what_is_over_is_forgotten_when_it_is_old_and_what_waits_is_not,
                 deliveries_are_listed_newest_first_and_filtered,
                 no_org_reaches_anothers_deliveries_or_secret,
                 a_webhook_secret_is_replaced_by_one_version_at_a_time,

@@ -28,9 +28,9 @@ pub use error::{BindingError, CreateError, MemberError, NotFired, OpenError, Sto
 pub use record::{
     Alone, AuditFilter, BindingChange, BindingFilter, BindingRecord, Claim, Claimed, Created, CreatedFleet,
     DeliveryFilter, DueTrigger, Firing, FleetChange, FleetFilter, Idempotency, KeptArtifact, KeyRecord, MemberFilter,
-    NewFleet, NewSession, NextFiring, Org, OutboxMessage, Seat, SessionFilter, Settled, Settlement, TURN_PAGE_BYTES,
-    Task, TriggerChange, TriggerFilter, TriggerRecord, TurnFilter, TurnRecord, Unfinished, Unstarted, Update, Waited,
-    WaitingFiring, WebhookSecretRecord,
+    NewFleet, NewSession, NextFiring, Old, Org, OutboxMessage, Seat, SessionFilter, Settled, Settlement,
+    TURN_PAGE_BYTES, Task, TriggerChange, TriggerFilter, TriggerRecord, TurnFilter, TurnRecord, Unfinished, Unstarted,
+    Update, Waited, WaitingFiring, WebhookSecretRecord,
 };
 pub use verify::{VerifyError, verify};
 
@@ -208,8 +208,8 @@ pub trait System: Send + Sync {
     /// Every org.
     async fn orgs(&self) -> Result<Vec<Org>, StoreError>;
 
-    /// Deletes idempotency keys older than the given time; gives how many.
-    async fn forget_idempotency(&self, before: Timestamp) -> Result<u64, StoreError>;
+    /// Deletes what is old; gives how many rows that were. A bounded number of deliveries at a time.
+    async fn forget(&self, old: Old) -> Result<u64, StoreError>;
 
     /// Every sealed secret of a binding, with the binding: for the look, at the start, at which key they are sealed under.
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError>;

@@ -39,6 +39,15 @@ pub struct Idempotency {
     pub request_digest: String,
 }
 
+/// What may be forgotten: of each kind what is from before that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Old {
+    /// Idempotency keys, by when they were given.
+    pub keys: Timestamp,
+    /// Deliveries, by when they were over.
+    pub deliveries: Timestamp,
+}
+
 /// What became of a creation.
 #[derive(Clone, Debug)]
 pub enum Created {

@@ -31,8 +31,8 @@ use wire::{
 use crate::{
     AuditFilter, BindingChange, BindingError, BindingFilter, BindingRecord, Claim, Claimed, CreateError, Created,
     CreatedFleet, DeliveryFilter, DueTrigger, FleetChange, FleetFilter, Idempotency, KeptArtifact, KeyRecord,
-    MemberError, MemberFilter, NewFleet, NewSession, NotFired, OpenError, Org, Seat, SessionFilter, Settlement, Store,
-    StoreError, System, Task, Tenant, TriggerChange, TriggerError, TriggerFilter, TriggerRecord, TurnFilter,
+    MemberError, MemberFilter, NewFleet, NewSession, NotFired, Old, OpenError, Org, Seat, SessionFilter, Settlement,
+    Store, StoreError, System, Task, Tenant, TriggerChange, TriggerError, TriggerFilter, TriggerRecord, TurnFilter,
     TurnRecord, Unfinished, Unstarted, Update, UpdateError, WaitingFiring, WebhookSecretRecord,
 };
 use write::{DeliveryChange, Operation, Writer};
@@ -393,8 +393,8 @@ impl System for SqliteSystem {
         read::orgs(self.store.readers()?).await
     }
 
-    async fn forget_idempotency(&self, before: Timestamp) -> Result<u64, StoreError> {
-        self.store.write(|reply| Operation::ForgetIdempotency { before, reply }).await?
+    async fn forget(&self, old: Old) -> Result<u64, StoreError> {
+        self.store.write(|reply| Operation::Forget { old, reply }).await?
     }
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {

@@ -55,8 +55,8 @@ impl System for BrokenSystem {
         self.0.orgs().await
     }
 
-    async fn forget_idempotency(&self, before: Timestamp) -> Result<u64, StoreError> {
-        self.0.forget_idempotency(before).await
+    async fn forget(&self, old: store::Old) -> Result<u64, StoreError> {
+        self.0.forget(old).await
     }
 
     async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {

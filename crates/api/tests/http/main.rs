@@ -10,6 +10,7 @@ mod browsers;
 mod faults;
 mod files;
 mod fleets;
+mod forms;
 mod harness;
 mod identity;
 mod public;

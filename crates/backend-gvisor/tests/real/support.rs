@@ -94,7 +94,7 @@ impl Program {
     }
 
     pub(crate) fn spec(&self) -> SandboxSpec {
-        SandboxSpec { limits: self.limits, gateway: self.gateway.clone() }
+        SandboxSpec { limits: self.limits, gateway: self.gateway.clone(), grace: Duration::ZERO }
     }
 }
 

@@ -72,6 +72,8 @@ cases! {
     desk::names_that_lead_out_are_refused_and_the_program_lives_on: Backend,
     desk::a_file_that_does_not_fit_is_refused_and_leaves_nothing: Backend,
     desk::a_program_that_was_stopped_leaves_its_files_to_a_host_that_wants_them: Language,
+    desk::what_is_over_its_cpu_time_leaves_its_files_to_a_host_that_wants_them: Language,
+    desk::a_grace_that_nobody_uses_ends: Backend,
     limits::output_is_cut_at_its_limit: Language,
     limits::processes_over_the_limit_are_reported: Language,
     limits::threads_over_the_limit_are_reported: Language,

@@ -92,6 +92,8 @@ pub(super) struct Given<'a> {
     pub(super) interactive: bool,
     /// Whether the runner stays when it has ended.
     pub(super) stays: bool,
+    /// How long the sandbox may be over a limit.
+    pub(super) grace: Duration,
 }
 
 /// What has come out of a sandbox.
@@ -137,7 +139,7 @@ impl Context {
     /// The same with all that can be given to a program.
     pub(super) async fn start_with(&self, program: Program, limits: Limits, given: Given<'_>) -> Checked<Running> {
         let prepared = self.prepare(&limits).await?;
-        let sandbox = self.backend.assign(prepared, &SandboxSpec { limits, gateway: None }).await?;
+        let sandbox = self.backend.assign(prepared, &SandboxSpec { limits, gateway: None, grace: given.grace }).await?;
         let session_id = format!("ses_conformance_{}", self.numbered.fetch_add(1, Ordering::Relaxed));
         let (mut sender, receiver) = sandbox.channel.assign(&session_id);
         let start = Start {

@@ -111,37 +111,56 @@ impl Runner {
         };
         // Rotations are taken, and change nothing that is modelled.
         let rotations = swallow(told.as_mut());
-        let stopped = if start.interactive {
+        let played = if start.interactive {
             tokio::select! {
                 () = rotations => unreachable!("it never ends"),
-                stopped = play.converse(&mut from_host) => stopped?,
+                stopped = play.converse(&mut from_host) => stopped,
             }
         } else {
             let program = Program::read(&start.code, self.language, play.gateway.is_some());
             let heard = tokio::select! {
                 biased;
-                heard = from_host.heard(0) => Some(heard?),
+                heard = from_host.heard(0) => heard.map(Some),
                 () = rotations => unreachable!("it never ends"),
-                ended = play.run(&program) => ended.map(|()| None)?,
+                ended = play.run(&program) => ended.map(|()| None),
             };
             match heard {
-                None => false,
-                Some(Heard::Stop) => true,
+                Ok(None) => Ok(false),
+                Ok(Some(Heard::Stop)) => Ok(true),
                 // Whatever it is.
-                Some(Heard::Interrupted | Heard::Unexpected) => {
+                Ok(Some(Heard::Interrupted | Heard::Unexpected)) => {
                     return fault(&mut self.outbox, "the host started a second program".to_owned()).await;
                 }
+                Err(stop) => Err(stop),
             }
         };
-        if stopped {
-            let (session_id, exit) = (start.session_id.clone(), Exit::Signal(9));
-            self.outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
-            self.outbox.flush().await?;
+        let (stopped, grace) = match played {
+            Ok(stopped) => (stopped, None),
+            Err(Stop::Over(limit)) => {
+                self.outbox.flush().await?;
+                (true, Some((limit, self.sandbox.go_over(limit))))
+            }
+            Err(Stop::Gone) => return Err(Stop::Gone),
+        };
+        let outbox = &mut self.outbox;
+        let rest = async {
+            if grace.is_some() {
+                while from_host.heard(0).await? != Heard::Stop {}
+            }
+            if stopped {
+                let (session_id, exit) = (start.session_id.clone(), Exit::Signal(9));
+                outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
+                outbox.flush().await?;
+            }
+            if start.stays {
+                while from_host.heard(0).await? == Heard::Stop {}
+            }
+            Err(Stop::Gone)
+        };
+        match grace {
+            None => rest.await,
+            Some((limit, grace)) => tokio::time::timeout(grace, rest).await.unwrap_or(Err(Stop::Over(limit))),
         }
-        if start.stays {
-            while from_host.heard(0).await? == Heard::Stop {}
-        }
-        Err(Stop::Gone)
     }
 }
 

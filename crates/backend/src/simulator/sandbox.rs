@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use model::{gateway::ToGateway, limits::Limits};
@@ -22,13 +23,17 @@ use crate::{Observation, SandboxLimit, Termination};
 #[derive(Debug)]
 pub(super) struct Sandbox {
     state: Mutex<State>,
-    ended: Notify,
+    /// It has ended, or gone over a limit.
+    changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     meter: Meter,
     termination: Option<Termination>,
+    /// The limit that it is over.
+    over: Option<SandboxLimit>,
+    grace: Duration,
     runner: Option<AbortHandle>,
     /// Its gateway, until its runner takes it over.
     gateway: Option<Way>,
@@ -43,8 +48,8 @@ pub(super) struct Ended;
 
 impl Sandbox {
     pub(super) fn new(meter: Meter) -> Self {
-        let state = State { meter, termination: None, runner: None, gateway: None };
-        Self { state: Mutex::new(state), ended: Notify::new() }
+        let state = State { meter, termination: None, over: None, grace: Duration::ZERO, runner: None, gateway: None };
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Starts the model of the runner, unless the sandbox was ended before it had one.
@@ -58,12 +63,13 @@ impl Sandbox {
     }
 
     /// Puts limits into force.
-    pub(super) fn limit(&self, limits: &Limits) -> Result<(), Ended> {
+    pub(super) fn limit(&self, limits: &Limits, grace: Duration) -> Result<(), Ended> {
         let mut state = self.state();
         if state.termination.is_some() {
             return Err(Ended);
         }
         state.meter.limit(limits);
+        state.grace = grace;
         Ok(())
     }
 
@@ -89,16 +95,40 @@ impl Sandbox {
             state.meter.freeze(Instant::now());
             state.termination = Some(termination);
             state.gateway = None;
-            self.ended.notify_waiters();
+            self.changed.notify_waiters();
         }
     }
 
     /// Ends it from outside.
     pub(super) fn kill(&self, termination: Termination) {
-        self.end(termination);
+        let over = self.state().over.map(Termination::Exceeded);
+        self.end(over.unwrap_or(termination));
         let runner = self.state().runner.take();
         if let Some(runner) = runner {
             runner.abort();
+        }
+    }
+
+    /// Notes that it is over a limit; how long it may go on.
+    pub(super) fn go_over(&self, limit: SandboxLimit) -> Duration {
+        let mut state = self.state();
+        state.over.get_or_insert(limit);
+        state.meter.freeze(Instant::now());
+        self.changed.notify_waiters();
+        match limit {
+            SandboxLimit::Cpu | SandboxLimit::Disk => state.grace,
+            SandboxLimit::Memory | SandboxLimit::Pids => Duration::ZERO,
+        }
+    }
+
+    /// Resolves when it is over a limit.
+    pub(super) async fn overrun(&self) -> SandboxLimit {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(limit) = self.state().over {
+                return limit;
+            }
+            changed.await;
         }
     }
 
@@ -106,11 +136,11 @@ impl Sandbox {
     pub(super) async fn wait(&self) -> Termination {
         loop {
             // Made before looking: an end after the look wakes it.
-            let ended = self.ended.notified();
+            let changed = self.changed.notified();
             if let Some(termination) = &self.state().termination {
                 return termination.clone();
             }
-            ended.await;
+            changed.await;
         }
     }
 
@@ -143,7 +173,7 @@ impl Sandbox {
         self.state().meter.give_room(bytes);
     }
 
-    pub(super) fn ignite(&self, cpu: Option<std::time::Duration>) -> Burning {
+    pub(super) fn ignite(&self, cpu: Option<Duration>) -> Burning {
         self.state().meter.ignite(cpu, Instant::now())
     }
 

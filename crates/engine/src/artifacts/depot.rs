@@ -1,57 +1,54 @@
-//! Where the content of artifacts is: a directory, with a directory for each session and a file for each artifact.
+//! Where the content of artifacts is: in a directory, or in a bucket of an object store. Each session has a directory, or
+//! a prefix, and each artifact a file, or an object, in it.
 //!
-//! Names of files are numbers of ours, never a path that came out of a sandbox. A file is written under a name that nobody
-//! reads, and renamed when it is whole.
+//! Names are numbers of ours, never a path that came out of a sandbox. Nothing is read that is not whole.
 
-use std::{
-    io::{self, SeekFrom},
-    ops::Range,
-    path::{Path, PathBuf},
-    time::{Duration, SystemTime},
-};
+mod bucket;
+mod directory;
+
+use std::{io, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{Stream, stream};
-use tokio::{
-    fs::{self, File},
-    io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
-};
+use futures::{StreamExt as _, stream::BoxStream};
+use object_store::ObjectStore;
 use wire::SessionId;
 
-/// Bytes that are read at once.
-const READ_BYTES: u64 = 256 * 1024;
+use self::{bucket::Bucket, directory::Directory};
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub struct Depot {
-    root: PathBuf,
+pub struct Depot(Place);
+
+#[derive(Clone, Debug)]
+enum Place {
+    Directory(Directory),
+    Bucket(Bucket),
 }
 
-/// A file that is being written. Removed when it is dropped before it was kept.
+/// A file that is being written. Nothing is left of one that is dropped before it was kept.
 #[derive(Debug)]
-pub(crate) struct Keeping {
-    file: File,
-    beside: PathBuf,
-    place: PathBuf,
-    kept: bool,
+pub(crate) enum Keeping {
+    File(directory::Keeping),
+    Object(bucket::Keeping),
 }
 
 impl Depot {
     /// In this directory, which is made if it is not there, for this process's user alone.
     pub fn open(root: PathBuf) -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
-        Ok(Self { root })
+        Directory::open(root).map(Place::Directory).map(Self)
+    }
+
+    /// In this object store, below a prefix. Looks whether it can be reached.
+    pub async fn bucket(store: Arc<dyn ObjectStore>, prefix: &str) -> io::Result<Self> {
+        Bucket::open(store, prefix).await.map(Place::Bucket).map(Self)
     }
 
     /// Begins a file.
     pub(crate) async fn keep(&self, session: SessionId, number: u32) -> io::Result<Keeping> {
-        let directory = self.directory(session);
-        fs::create_dir_all(&directory).await?;
-        let place = directory.join(number.to_string());
-        let beside = directory.join(format!("{number}.part"));
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&beside).await?;
-        Ok(Keeping { file, beside, place, kept: false })
+        match &self.0 {
+            Place::Directory(directory) => directory.keep(session, number).await.map(Keeping::File),
+            Place::Bucket(bucket) => Ok(Keeping::Object(bucket.keep(session, number))),
+        }
     }
 
     /// Bytes of a file.
@@ -60,82 +57,46 @@ impl Depot {
         session: SessionId,
         number: u32,
         range: Range<u64>,
-    ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>> {
-        let mut file = File::open(self.directory(session).join(number.to_string())).await?;
-        if range.start > 0 {
-            file.seek(SeekFrom::Start(range.start)).await?;
-        }
-        let left = range.end.saturating_sub(range.start);
-        Ok(stream::try_unfold((file, left), |(mut file, left)| async move {
-            if left == 0 {
-                return Ok(None);
-            }
-            let most = usize::try_from(left.min(READ_BYTES)).unwrap_or(usize::MAX);
-            let mut piece = vec![0; most];
-            let read = file.read(&mut piece).await?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            piece.truncate(read);
-            Ok(Some((piece.into(), (file, left - read as u64))))
-        }))
+    ) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
+        Ok(match &self.0 {
+            Place::Directory(directory) => directory.read(session, number, range).await?.boxed(),
+            Place::Bucket(bucket) => bucket.read(session, number, range).await?.boxed(),
+        })
     }
 
     /// Removes a session's files.
     pub(crate) async fn remove(&self, session: SessionId) -> io::Result<()> {
-        gone(fs::remove_dir_all(self.directory(session)).await)
+        match &self.0 {
+            Place::Directory(directory) => directory.remove(session).await,
+            Place::Bucket(bucket) => bucket.remove(session).await,
+        }
     }
 
     /// Sessions that have files which were begun longer ago than this.
     pub(crate) async fn sessions(&self, older_than: Duration) -> io::Result<Vec<SessionId>> {
-        let mut found = Vec::new();
-        let mut entries = fs::read_dir(&self.root).await?;
-        while let Some(entry) = entries.next_entry().await? {
-            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let age = entry.metadata().await?.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-            if age.is_some_and(|age| age >= older_than) {
-                found.push(id);
-            }
+        match &self.0 {
+            Place::Directory(directory) => directory.sessions(older_than).await,
+            Place::Bucket(bucket) => bucket.sessions(older_than).await,
         }
-        Ok(found)
-    }
-
-    fn directory(&self, session: SessionId) -> PathBuf {
-        self.root.join(session.to_string())
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.root
     }
 }
 
 impl Keeping {
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes).await
+        match self {
+            Self::File(file) => file.write(bytes).await,
+            Self::Object(object) => object.write(bytes).await,
+        }
     }
 
     /// It is whole.
-    pub(crate) async fn done(mut self) -> io::Result<()> {
-        self.file.flush().await?;
-        fs::rename(&self.beside, &self.place).await?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Keeping {
-    fn drop(&mut self) {
-        if !self.kept {
-            // What stays is swept with its session.
-            let _ = std::fs::remove_file(&self.beside);
+    pub(crate) async fn done(self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.done().await,
+            Self::Object(object) => object.done().await,
         }
     }
 }
 
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,11 @@ impl Driver {
         !self.spec.artifacts.is_empty() && self.inner.config.artifacts.is_some()
     }
 
+    /// How long the backend may leave a sandbox that is over a limit to this driver.
+    pub(super) fn grace(&self) -> Duration {
+        if self.wants_artifacts() { STOP_PATIENCE + PATIENCE } else { Duration::ZERO }
+    }
+
     /// What is kept where nothing can be collected.
     pub(super) fn nothing_kept(&self) -> Kept {
         if self.wants_artifacts() { nothing() } else { Kept::default() }
@@ -65,12 +70,11 @@ impl Driver {
         };
         let (runs, patience) = match decided {
             Decided::Exited(_) => (false, PATIENCE),
-            Decided::Quota(_) | Decided::CutOff => (true, PATIENCE),
+            // One that its backend has ended already does not answer.
+            Decided::Quota(_) | Decided::Exceeded(_) | Decided::CutOff => (true, PATIENCE),
             Decided::Cancelled(_) => (true, CANCELLED_PATIENCE),
             // The sandbox is gone, or nothing that it says is of any worth.
-            Decided::Exceeded(_) | Decided::NotPut | Decided::Drained | Decided::Violation(_) | Decided::Lost(_) => {
-                return nothing();
-            }
+            Decided::NotPut | Decided::Drained | Decided::Violation(_) | Decided::Lost(_) => return nothing(),
         };
         if runs && !self.stop(&mut pipe, collected).await {
             return nothing();

@@ -31,15 +31,16 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use wire::{AuditType, Egress as Allowed, EgressMode, EgressRule, EgressTarget, FaultCode};
 
-use self::tree::{MAX_FILES, Reader, Tree, TreeError};
+use self::tree::{MAX_FILES, Reader, TreeError};
 use crate::{
     bound::{BoundRepository, Unbound},
     driver::{
         Driver, Left, NotBooted, drained,
         egress::{Egress, Heard, proxy_env},
-        inputs::{Inputs, NoProgram},
+        inputs::{Files, Inputs, NoProgram},
         record::Change,
     },
+    spool::Spool,
     view,
 };
 
@@ -113,7 +114,7 @@ struct Skipped {
 struct Cloned {
     commit: String,
     skipped: Skipped,
-    tree: Tree,
+    tree: Spool,
 }
 
 /// The policy under which a repository is cloned without a binding: its host and its port, and nothing else.
@@ -139,12 +140,12 @@ pub(crate) fn reachable(url: &RepoUrl, deployment: model::egress::Deployment) ->
 impl Driver {
     /// What is put into the working directory; clones the repository if the session has one.
     pub(super) async fn inputs(&mut self) -> Result<Inputs, NotBooted> {
-        let files = std::mem::take(&mut self.spec.files);
+        let files = Files { inline: std::mem::take(&mut self.spec.files), uploads: self.uploads.take() };
         let Some(repository) = self.spec.source.clone() else { return Ok(Inputs::of(files)) };
         let shown = json!({ "repo": repository.url.to_string(), "ref": repository.reference });
         self.note(AuditType::CloneStarted, shown).await?;
         let mut left = Left::Nothing;
-        let cloned = self.cloned(&repository, &files, &mut left).await;
+        let cloned = self.cloned(&repository, files.bytes(), &mut left).await;
         let finished = match cloned {
             Ok(cloned) => {
                 let Skipped { links, submodules, names } = cloned.skipped;
@@ -206,12 +207,7 @@ impl Driver {
 
     /// Boots the sandbox, clones, and removes it. What is left of a boot that failed goes to `left`; what is left of the
     /// sandbox is kept for the session's end.
-    async fn cloned(
-        &mut self,
-        repository: &Repository,
-        files: &[model::session::InlineFile],
-        left: &mut Left,
-    ) -> Result<Cloned, CloneError> {
+    async fn cloned(&mut self, repository: &Repository, own_bytes: u64, left: &mut Left) -> Result<Cloned, CloneError> {
         let bound = self.inner.bound_repository(self.session.org_id, repository).await?;
         let limits = self.clone_limits();
         let shape = Shape {
@@ -222,16 +218,18 @@ impl Driver {
             egress: true,
         };
         let gateway = self.clone_gateway(repository, bound.as_ref());
-        let sandbox = self.boot(shape, SandboxSpec { limits, gateway: Some(gateway) }).await.map_err(|not_booted| {
-            *left = not_booted.left;
-            CloneError::Ended(not_booted.verdict)
-        })?;
+        let sandbox = self
+            .boot(shape, SandboxSpec { limits, gateway: Some(gateway), grace: Duration::ZERO })
+            .await
+            .map_err(|not_booted| {
+                *left = not_booted.left;
+                CloneError::Ended(not_booted.verdict)
+            })?;
         let Sandbox { id, channel, gateway } = sandbox;
         self.leftovers.push(id.clone());
         let egress = Egress::of(self, gateway);
         let (mut sender, mut receiver) = channel.assign(&self.session.id.to_string());
-        let inline: u64 = files.iter().map(|file| file.content.len() as u64).sum();
-        let room = self.spec.limits.disk_bytes.saturating_sub(inline);
+        let room = self.spec.limits.disk_bytes.saturating_sub(own_bytes);
         let start = self.clone_start(repository, bound.as_ref(), &limits, room.min(MAX_TREE_BYTES));
         let patience = self.inner.config.clone_patience;
         let outcome = tokio::select! {
@@ -253,7 +251,7 @@ impl Driver {
         if is_commit(wanted) && !wanted.eq_ignore_ascii_case(&cloned.commit) {
             return Err(CloneError::Refused("another commit came than the one that was asked for".to_owned()));
         }
-        let bytes = cloned.tree.bytes().saturating_add(inline);
+        let bytes = cloned.tree.bytes().saturating_add(own_bytes);
         if bytes > self.spec.limits.disk_bytes { Err(CloneError::Disk(bytes)) } else { Ok(cloned) }
     }
 

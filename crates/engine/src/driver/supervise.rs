@@ -234,8 +234,9 @@ impl Driver {
                 sender.send(&frame).await?;
             }
         };
-        let terminated = backend.wait(id);
-        tokio::pin!(sending, terminated);
+        let (terminated, overrun) = (backend.wait(id), backend.overrun(id));
+        let mut spared = !self.grace().is_zero();
+        tokio::pin!(sending, terminated, overrun);
         let (mut sent, mut ended) = (false, false);
         let mut until = Instant::now() + patience;
 
@@ -270,6 +271,12 @@ impl Driver {
                         self.log_failure("wait", &error);
                         return Decided::Lost("the sandbox cannot be observed");
                     }
+                },
+                // Before it is ended for it. What has not started has no files to be had.
+                over = &mut overrun, if spared && collected.started.is_some() => match over {
+                    Ok(limit) => return Decided::Exceeded(limit),
+                    // Then `wait` says why.
+                    Err(_) => spared = false,
                 },
                 end = egress.ended(), if egress.is_open() => match end {
                     End::WithItsPipe => {}

@@ -109,6 +109,9 @@ impl Engine {
         let mut bound = HashSet::new();
         let mut sources = Vec::new();
         for (path, member) in &spec.specs {
+            if let Some(fault) = self.artifacts_fault(member) {
+                return Err(CreateError::NotSupported(vec![fault.under(path)]));
+            }
             let backend = self.backend_for(member);
             let capabilities = backend.capabilities();
             let own = capabilities.unenforceable(member);
@@ -124,6 +127,7 @@ impl Engine {
                     Err(other) => return Err(other),
                 }
             }
+            faults.extend(self.webhook_fault(member).map(|fault| fault.under(path)));
             if let Some(source) = &member.source
                 && !sources.contains(source)
             {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use wire::{CreateSession, FaultCode, FleetEndReason, JsonText, Session, SessionFault};
 
 use super::{hub::on_behalf_of, run::Event};
-use crate::{CreateError, Engine, admission::Place, driver, driver::Backoff, live::Live, view};
+use crate::{CreateError, Engine, admission::Place, create::Prepared, driver, driver::Backoff, live::Live, view};
 
 /// A member's task.
 pub(super) struct Member {
@@ -88,7 +88,7 @@ impl Member {
                 return Ok(Err(fault("its request, as recorded, cannot be read")));
             }
         };
-        let prepared = match self.engine.prepare(&self.caller, request, Vec::new()).await {
+        let prepared = match self.engine.prepare(&self.caller, request, &[], Vec::new()).await {
             Ok(prepared) => prepared,
             Err(CreateError::Store(error)) => return Err(error),
             Err(error) => return Ok(Err(refused(&error))),
@@ -112,7 +112,9 @@ impl Member {
         };
         metrics::counter!("enclave_sessions_created_total", "backend" => session.backend.clone()).increment(1);
         if let Some(place) = place.take() {
-            driver::start(inner, prepared.backend, Arc::clone(&live), session, prepared.spec, place, events);
+            let Prepared { backend, spec, .. } = prepared;
+            let given = driver::Given { backend, spec, uploads: None, place };
+            driver::start(inner, Arc::clone(&live), session, given, events);
         }
         Ok(Ok(live))
     }

@@ -27,7 +27,7 @@ impl Engine {
             return Err(TriggerError::Invalid(others));
         }
         let own = of_session.iter().filter_map(|fault| Some(FieldError::new(inside(fault)?, &fault.message))).collect();
-        let refused = match self.judge(caller, session.clone(), own).await.map(drop) {
+        let refused = match self.judge(caller, session.clone(), &[], own).await.map(drop) {
             Ok(()) if others.is_empty() => return Ok(()),
             Ok(()) => return Err(TriggerError::Invalid(others)),
             Err(refused) => refused,

@@ -81,7 +81,7 @@ impl Engine {
                 "outcome": FiringOutcome::Started.as_str(),
             }),
         };
-        let create = CreateRequest { request, shape_faults: Vec::new(), idempotency: None };
+        let create = CreateRequest { request, shape_faults: Vec::new(), idempotency: None, uploads: None };
         let refused = match self.create_fired(&caller, create, Some((firing.clone(), draft.clone()))).await {
             Ok(session) => {
                 return Ok(TriggerRun {

@@ -37,6 +37,8 @@ async fn leave(world: &World, script: &str, wall_clock_ms: u64) -> Session {
     asked.request.artifacts = vec!["out/**".into()];
     asked.request.limits.wall_clock_ms = Some(wall_clock_ms);
     asked.request.limits.memory_bytes = Some(64 << 20);
+    asked.request.limits.cpu_time_ms = Some(100);
+    asked.request.limits.disk_bytes = Some(64 << 20);
     world.engine.create(&world.caller, asked).await.unwrap()
 }
 
@@ -54,6 +56,8 @@ async fn what_a_program_left_is_kept_however_it_ended() {
         ("# sim: signal 11", 60_000, Outcome::Failed, None),
         ("# sim: hang", 200, Outcome::Killed, Some(KillReason::WallClockExceeded)),
         ("# sim: fork 1000", 60_000, Outcome::Killed, Some(KillReason::PidsExceeded)),
+        ("# sim: cpu 60s", 60_000, Outcome::Killed, Some(KillReason::CpuExceeded)),
+        ("# sim: disk 1GiB", 60_000, Outcome::Killed, Some(KillReason::DiskExceeded)),
         ("# sim: output 1GiB", 60_000, Outcome::Killed, Some(KillReason::OutputExceeded)),
     ] {
         let session = leave(&world, script, wall).await;

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use backend::{
     AssignError, Capabilities, Channel, DestroyError, Observation, ObserveError, PrepareError, Prepared, Residue,
-    Sandbox, SandboxId, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator,
+    Sandbox, SandboxId, SandboxLimit, SandboxSpec, SessionBackend, Shape, Termination, simulator::Simulator,
 };
 use protocol::{Decoder, GuestFrame, HostFrame, Start, VERSION, encode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -118,6 +118,10 @@ impl SessionBackend for Wrapped {
             return Ok(Termination::Exited);
         }
         self.simulator.wait(id).await
+    }
+
+    async fn overrun(&self, id: &SandboxId) -> Result<SandboxLimit, ObserveError> {
+        self.simulator.overrun(id).await
     }
 
     async fn observe(&self, id: &SandboxId) -> Result<Observation, ObserveError> {

@@ -34,7 +34,7 @@ fn asked(change: impl FnOnce(&mut GitSource)) -> CreateRequest {
     };
     change(&mut source);
     let request = CreateSession { source: Some(Source::Git(source)), ..CreateSession::default() };
-    CreateRequest { request, shape_faults: Vec::new(), idempotency: None }
+    CreateRequest { request, shape_faults: Vec::new(), idempotency: None, uploads: None }
 }
 
 async fn run(world: &World, asked: CreateRequest) -> (Session, SessionResult, Vec<AuditType>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{Config, CreateFleetRequest, Engine, MemberFilter};
+use engine::{Config, CreateError, CreateFleetRequest, Engine, MemberFilter};
 use futures::StreamExt as _;
 use model::access::{Caller, Subject};
 use serde_json::{Value, json};
@@ -22,11 +22,15 @@ fn members(scripts: impl IntoIterator<Item = String>) -> Value {
     scripts.into_iter().map(|script| json!({ "code": script })).collect()
 }
 
-async fn fleet(world: &World, mut body: Value) -> Fleet {
+async fn fleet(world: &World, body: Value) -> Fleet {
+    try_fleet(world, body).await.unwrap()
+}
+
+async fn try_fleet(world: &World, mut body: Value) -> Result<Fleet, CreateError> {
     body["name"] = "test".into();
     let (request, shape_faults) = CreateFleet::parse(body.to_string().as_bytes()).unwrap();
     let asked = CreateFleetRequest { request, shape_faults, idempotency: None };
-    world.engine.create_fleet(&world.caller, asked).await.unwrap()
+    world.engine.create_fleet(&world.caller, asked).await
 }
 
 /// The fleet once it has finished, with what its members are then.
@@ -252,4 +256,17 @@ async fn a_member_that_cannot_be_started_any_more_says_why_and_the_others_go_on(
     assert_eq!((fault.code, members[1].session_id), (FaultCode::NotStarted, None));
     assert!(fault.detail.contains("limits.memoryBytes"), "{fault:?}");
     engine.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_member_could_have_is_refused_before_any_is_admitted() {
+    let world = world().await;
+    let kept = json!({ "members": [{ "code": "1" }, { "code": "1", "artifacts": ["out/**"] }] });
+    let refused = try_fleet(&world, kept).await;
+    let Err(CreateError::NotSupported(faults)) = refused else { panic!("{refused:?}") };
+    assert_eq!(faults[0].field, "members[1].artifacts");
+    let told = json!({ "members": [{ "code": "1", "webhookUrl": "http://169.254.169.254/latest" }] });
+    let refused = try_fleet(&world, told).await;
+    let Err(CreateError::Invalid(faults)) = refused else { panic!("{refused:?}") };
+    assert_eq!(faults[0].field, "members[0].webhookUrl");
 }

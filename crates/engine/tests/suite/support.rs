@@ -142,7 +142,7 @@ impl Still {
 
 pub(crate) fn request(script: &str) -> CreateRequest {
     let request = CreateSession { code: Some(script.to_owned()), ..CreateSession::default() };
-    CreateRequest { request, shape_faults: Vec::new(), idempotency: None }
+    CreateRequest { request, shape_faults: Vec::new(), idempotency: None, uploads: None }
 }
 
 /// Waits until it is so.

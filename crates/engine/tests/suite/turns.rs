@@ -22,7 +22,7 @@ pub(crate) async fn talking() -> World {
 pub(crate) fn interactive(bounds: Interactive) -> CreateRequest {
     let request =
         CreateSession { exec_mode: ExecMode::Interactive, interactive: Some(bounds), ..CreateSession::default() };
-    CreateRequest { request, shape_faults: Vec::new(), idempotency: None }
+    CreateRequest { request, shape_faults: Vec::new(), idempotency: None, uploads: None }
 }
 
 impl World {

@@ -67,7 +67,7 @@ impl FleetSpec {
         let mut judge = |path: String, session: CreateSession, within: &dyn Fn(FieldError) -> FieldError| {
             // What could not be read of it is told already.
             let asked = budgeted(session, request.budget.as_ref());
-            let decided = SessionSpec::decide(asked, Vec::new(), maxima, &interactive::CEILING, backends);
+            let decided = SessionSpec::decide(asked, &[], Vec::new(), maxima, &interactive::CEILING, backends);
             match decided {
                 Ok(spec) if spec.interactive.is_some() => {
                     let message = "must be oneshot in a fleet, which ends when its members' programs have";

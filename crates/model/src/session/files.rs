@@ -25,22 +25,35 @@ pub struct InlineFile {
     pub content: Vec<u8>,
 }
 
-/// Decides on all of them.
-pub(super) fn decide(files: Vec<File>, disk_bytes: u64, faults: &mut Vec<FieldError>) -> Vec<InlineFile> {
-    if files.len() > MAX_FILES {
+/// A file that came beside the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Below the working directory.
+    pub path: String,
+    /// How large it is.
+    pub bytes: u64,
+}
+
+/// Decides on all of them; gives those that came in the request.
+pub(super) fn decide(
+    files: Vec<File>,
+    uploaded: &[Uploaded],
+    disk_bytes: u64,
+    faults: &mut Vec<FieldError>,
+) -> Vec<InlineFile> {
+    if files.len() + uploaded.len() > MAX_FILES {
         faults.push(FieldError::new("files", format!("must have at most {MAX_FILES} entries")));
     }
     let mut seen = BTreeSet::new();
+    let mut look = |path: &str| match path::check(path) {
+        Err(error) => Some(error.to_string()),
+        Ok(()) if !seen.insert(path.to_owned()) => Some("is given twice".to_owned()),
+        Ok(()) => None,
+    };
     let mut decided = Vec::with_capacity(files.len());
     for (index, file) in files.into_iter().enumerate() {
         let fault = |field: &str, message: String| FieldError::new(format!("files[{index}]{field}"), message);
-        match path::check(&file.path) {
-            Err(error) => faults.push(fault(".path", error.to_string())),
-            Ok(()) if seen.contains(&file.path) => faults.push(fault(".path", "is given twice".to_owned())),
-            Ok(()) => {
-                seen.insert(file.path.clone());
-            }
-        }
+        faults.extend(look(&file.path).map(|message| fault(".path", message)));
         let mode = file.mode.unwrap_or(DEFAULT_MODE);
         if mode > MAX_MODE {
             faults.push(fault(".mode", "must be permission bits, at most 511 (0o777)".to_owned()));
@@ -58,6 +71,9 @@ pub(super) fn decide(files: Vec<File>, disk_bytes: u64, faults: &mut Vec<FieldEr
         };
         decided.push(InlineFile { path: file.path, mode, content });
     }
+    for (index, file) in uploaded.iter().enumerate() {
+        faults.extend(look(&file.path).map(|message| FieldError::new(format!("file[{index}]"), message)));
+    }
     for path in &seen {
         if let Some((above, _)) =
             path.match_indices('/').map(|(at, _)| path.split_at(at)).find(|(a, _)| seen.contains(*a))
@@ -66,7 +82,8 @@ pub(super) fn decide(files: Vec<File>, disk_bytes: u64, faults: &mut Vec<FieldEr
             faults.push(FieldError::new("files", message));
         }
     }
-    let bytes: u64 = decided.iter().map(|file| file.content.len() as u64).sum();
+    let inline = decided.iter().map(|file| file.content.len() as u64);
+    let bytes: u64 = inline.chain(uploaded.iter().map(|file| file.bytes)).sum();
     if bytes > disk_bytes {
         faults.push(FieldError::new("files", format!("have {bytes} bytes, more than limits.diskBytes")));
     }
@@ -83,7 +100,7 @@ mod tests {
 
     fn faults(files: Vec<File>) -> Vec<String> {
         let mut faults = Vec::new();
-        decide(files, 10, &mut faults);
+        decide(files, &[], 10, &mut faults);
         faults.into_iter().map(|fault| fault.field).collect()
     }
 
@@ -91,7 +108,7 @@ mod tests {
     fn text_and_bytes_are_taken_with_their_mode() {
         let mut faults = Vec::new();
         let bytes = File { path: "b/c".into(), content_base64: Some("/wA=".into()), mode: Some(0o755), content: None };
-        let decided = decide(vec![file("a"), bytes], 3, &mut faults);
+        let decided = decide(vec![file("a"), bytes], &[], 3, &mut faults);
         assert_eq!(faults, []);
         assert_eq!(
             decided,
@@ -128,5 +145,19 @@ mod tests {
         assert_eq!(faults((0..11).map(|n| file(&n.to_string())).collect()), ["files"]);
         let many = (0..=MAX_FILES).map(|n| File { content: Some(String::new()), ..file(&n.to_string()) }).collect();
         assert_eq!(faults(many), ["files"]);
+    }
+
+    #[test]
+    fn what_came_beside_the_request_is_judged_with_it() {
+        let beside = |path: &str, bytes| Uploaded { path: path.into(), bytes };
+        let told = |uploaded: &[Uploaded]| {
+            let mut faults = Vec::new();
+            decide(vec![file("a")], uploaded, 10, &mut faults);
+            faults.into_iter().map(|fault| fault.field).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[beside("b/c", 9)]), [""; 0]);
+        assert_eq!(told(&[beside("b", 10)]), ["files"]);
+        assert_eq!(told(&[beside("b", 1), beside("../x", 1), beside("a", 1)]), ["file[1]", "file[2]"]);
+        assert_eq!(told(&[beside("a/b", 1)]), ["files"]);
     }
 }

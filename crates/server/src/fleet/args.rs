@@ -88,7 +88,7 @@ impl RunArgs {
             binding_calls: self.budget_calls,
         };
         let name = self.name.or_else(|| self.program.name()).unwrap_or_else(|| "fleet".to_owned());
-        let template = self.program.request()?;
+        let template = self.program.request()?.inline()?;
         Ok(CreateFleet {
             name,
             members: FleetMembers::Template(Box::new(FleetTemplate { template, inputs })),

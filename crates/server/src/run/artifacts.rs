@@ -9,11 +9,11 @@ use std::{
 use client::{Client, ClientError};
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
-use wire::{Artifact, SessionResult};
+use wire::{Artifact, SessionId};
 
 /// Why an artifact was not saved.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SaveError {
+pub(crate) enum SaveError {
     #[error("its path leads elsewhere")]
     Path,
     #[error("{0}")]
@@ -25,21 +25,22 @@ pub(super) enum SaveError {
 }
 
 /// Saves all of them below a directory, and gives those that were not. Nothing that is there is replaced.
-pub(super) async fn save<'a>(
+pub(crate) async fn save<'a>(
     client: &Client,
-    result: &'a SessionResult,
+    session: SessionId,
+    artifacts: impl IntoIterator<Item = &'a Artifact>,
     directory: &Path,
 ) -> Vec<(&'a Artifact, SaveError)> {
     let mut failed = Vec::new();
-    for artifact in &result.artifacts {
-        if let Err(error) = one(client, result, artifact, directory).await {
+    for artifact in artifacts {
+        if let Err(error) = one(client, session, artifact, directory).await {
             failed.push((artifact, error));
         }
     }
     failed
 }
 
-async fn one(client: &Client, result: &SessionResult, artifact: &Artifact, directory: &Path) -> Result<(), SaveError> {
+async fn one(client: &Client, session: SessionId, artifact: &Artifact, directory: &Path) -> Result<(), SaveError> {
     // The name was a sandbox's before it was a server's.
     protocol::path::check(&artifact.path).map_err(|_| SaveError::Path)?;
     let place = directory.join(&artifact.path);
@@ -47,7 +48,7 @@ async fn one(client: &Client, result: &SessionResult, artifact: &Artifact, direc
         fs::create_dir_all(parent)?;
     }
     let mut file = File::options().write(true).create_new(true).open(&place)?;
-    let saved = fill(client, result, artifact, &mut file).await;
+    let saved = fill(client, session, artifact, &mut file).await;
     if saved.is_err() {
         // Half of it is of no use to anybody.
         let _ = fs::remove_file(&place);
@@ -55,8 +56,8 @@ async fn one(client: &Client, result: &SessionResult, artifact: &Artifact, direc
     saved
 }
 
-async fn fill(client: &Client, result: &SessionResult, artifact: &Artifact, file: &mut File) -> Result<(), SaveError> {
-    let mut content = Box::pin(client.artifact(result.session_id, &artifact.path).await?);
+async fn fill(client: &Client, session: SessionId, artifact: &Artifact, file: &mut File) -> Result<(), SaveError> {
+    let mut content = Box::pin(client.artifact(session, &artifact.path).await?);
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     while let Some(piece) = content.next().await {
         let piece = piece?;

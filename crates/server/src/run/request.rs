@@ -11,11 +11,14 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::Args;
+use client::{Client, ClientError, LocalFile};
 use ipnet::IpNet;
-use wire::{CreateSession, Egress, EgressMode, EgressRule, EgressTarget, GitSource, Language, Limits, Source};
+use wire::{CreateSession, Egress, EgressMode, EgressRule, EgressTarget, GitSource, Language, Limits, Session, Source};
 
 use crate::settings::values;
 
+/// A larger file goes beside the request.
+const MAX_INLINE_BYTES: u64 = 256 * 1024;
 /// No server takes more in one request; the file is not read to its end to find that out.
 const MAX_PROGRAM_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -122,7 +125,7 @@ impl ProgramArgs {
     }
 
     /// Reads the program and puts the request together.
-    pub(crate) fn request(self) -> Result<CreateSession, ProgramError> {
+    pub(crate) fn request(self) -> Result<Asked, ProgramError> {
         let program = self.file.as_deref().or(self.entrypoint.as_deref().map(Path::new));
         let language = self.language.unwrap_or_else(|| program.map(by_extension).unwrap_or_default());
         let source = self.git.map(|git| {
@@ -136,16 +139,23 @@ impl ProgramArgs {
             })
         });
         let code = self.file.as_deref().map(text).transpose()?;
-        let policy = self.policy.request()?;
-        Ok(CreateSession { code, source, language, args: self.args, ..policy })
+        let Asked { request: policy, files } = self.policy.request()?;
+        Ok(Asked { request: CreateSession { code, source, language, args: self.args, ..policy }, files })
     }
 }
 
 impl PolicyArgs {
     /// A request without anything to run.
-    pub(crate) fn request(self) -> Result<CreateSession, ProgramError> {
-        Ok(CreateSession {
-            files: self.files.iter().map(|given| file(given)).collect::<Result<_, _>>()?,
+    pub(crate) fn request(self) -> Result<Asked, ProgramError> {
+        let (mut inline, mut files) = (Vec::new(), Vec::new());
+        for given in &self.files {
+            match file(given)? {
+                Given::Inline(file) => inline.push(file),
+                Given::Beside(file) => files.push(file),
+            }
+        }
+        let request = CreateSession {
+            files: inline,
             limits: Limits {
                 cpu: self.cpu,
                 cpu_time_ms: self.cpu_time,
@@ -165,23 +175,63 @@ impl PolicyArgs {
             labels: unique("label", self.labels)?,
             image: self.image,
             ..CreateSession::default()
-        })
+        };
+        Ok(Asked { request, files })
     }
 }
 
+/// What a command line asks for.
+pub(crate) struct Asked {
+    pub(crate) request: CreateSession,
+    /// Files that are too large for it, beside it.
+    pub(crate) files: Vec<LocalFile>,
+}
+
+impl Asked {
+    /// Has the session made.
+    pub(crate) async fn create(&self, client: &Client) -> Result<Session, ClientError> {
+        if self.files.is_empty() {
+            client.create(&self.request).await
+        } else {
+            client.create_with_files(&self.request, self.files.clone()).await
+        }
+    }
+
+    /// The request with all files in it.
+    pub(crate) fn inline(mut self) -> Result<CreateSession, ProgramError> {
+        for LocalFile { local, path, executable } in self.files {
+            self.request.files.push(inline(&local, path, executable)?);
+        }
+        Ok(self.request)
+    }
+}
+
+/// A file, by how it gets there.
+enum Given {
+    Inline(wire::File),
+    Beside(LocalFile),
+}
+
 /// A file for the working directory. What comes behind the last colon is its name there.
-fn file(given: &str) -> Result<wire::File, ProgramError> {
+fn file(given: &str) -> Result<Given, ProgramError> {
     let (local, path) = given.rsplit_once(':').map_or((given, None), |(local, path)| (local, Some(path)));
     let local = Path::new(local);
     let name = || local.file_name().and_then(|name| name.to_str());
     let path = path.or_else(name).filter(|path| !path.is_empty()).ok_or_else(|| ProgramError::NoName(given.into()))?;
-    let bytes = bytes(local)?;
-    let executable = std::fs::metadata(local).is_ok_and(|of| of.permissions().mode() & 0o111 != 0);
-    let (content, content_base64) = match String::from_utf8(bytes) {
+    let metadata = std::fs::metadata(local).ok().filter(std::fs::Metadata::is_file);
+    let executable = metadata.as_ref().is_some_and(|of| of.permissions().mode() & 0o111 != 0);
+    if metadata.is_some_and(|of| of.len() > MAX_INLINE_BYTES) {
+        return Ok(Given::Beside(LocalFile { local: local.to_owned(), path: path.to_owned(), executable }));
+    }
+    inline(local, path.to_owned(), executable).map(Given::Inline)
+}
+
+fn inline(local: &Path, path: String, executable: bool) -> Result<wire::File, ProgramError> {
+    let (content, content_base64) = match String::from_utf8(bytes(local)?) {
         Ok(text) => (Some(text), None),
         Err(error) => (None, Some(BASE64_STANDARD.encode(error.as_bytes()))),
     };
-    Ok(wire::File { path: path.to_owned(), content, content_base64, mode: executable.then_some(0o755) })
+    Ok(wire::File { path, content, content_base64, mode: executable.then_some(0o755) })
 }
 
 fn text(path: &Path) -> Result<String, ProgramError> {
@@ -269,7 +319,7 @@ mod tests {
 
     fn request(line: &[&str]) -> Result<CreateSession, String> {
         let line = Line::try_parse_from([&["run"], line].concat()).map_err(|error| error.to_string())?;
-        line.program.request().map_err(|error| error.to_string())
+        line.program.request().map(|asked| asked.request).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -344,6 +394,13 @@ mod tests {
             mode: Some(0o755),
         };
         assert_eq!(asked.files, [text, bytes]);
+        let large = dir.path().join("large");
+        std::fs::write(&large, vec![0; 256 * 1024 + 1]).unwrap();
+        let words = ["run", "/dev/null", "--file", plain, "--file", large.to_str().unwrap()];
+        let asked = Line::try_parse_from(words).unwrap().program.request().unwrap();
+        assert_eq!(asked.request.files.len(), 1);
+        assert_eq!(asked.files, [LocalFile { local: large, path: "large".into(), executable: false }]);
+        assert_eq!(asked.inline().unwrap().files[1].path, "large");
         assert!(request(&["/dev/null", "--file", "/"]).unwrap_err().contains("has no name"));
         assert!(request(&["/dev/null", "--file", &format!("{plain}:")]).unwrap_err().contains("has no name"));
         assert!(request(&["/dev/null", "--file", "/nonexistent"]).unwrap_err().contains("cannot be read"));

@@ -184,10 +184,12 @@ pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "artifact_store",
         section: SESSIONS,
-        value: "DIR",
+        value: "DIR|s3://BUCKET[/PREFIX]",
         default: Described("artifacts in data_dir"),
-        help: "Directory in which the files are kept that sessions ask to be collected (`artifacts`). This version has no other \
-               store for them.",
+        help: "Where the files are kept that sessions ask to be collected (`artifacts`): a directory, or a bucket of a store \
+               that speaks S3. How that is reached and with which key comes from the usual variables: AWS_REGION, \
+               AWS_ENDPOINT_URL (other stores than Amazon's), AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, \
+               AWS_ALLOW_HTTP (true, for an endpoint without TLS); without a key, from the machine's own identity.",
     },
     Key {
         name: "artifact_retention",

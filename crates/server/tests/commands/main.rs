@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bindings;
+mod buckets;
 mod documents;
 mod drain;
+mod files;
 mod gvisor;
 mod keys;
 mod place;

@@ -19,6 +19,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Place {
     temp: TempDir,
+    /// More of the environment.
+    env: Vec<(&'static str, String)>,
 }
 
 /// What a command left.
@@ -45,9 +47,15 @@ impl Left {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let place = Self { temp: tempfile::tempdir().unwrap() };
+        let place = Self { temp: tempfile::tempdir().unwrap(), env: Vec::new() };
         std::fs::write(place.path("empty.toml"), "").unwrap();
         place
+    }
+
+    /// Its commands find these variables.
+    pub(crate) fn with(mut self, variables: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.env.extend(variables);
+        self
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -81,6 +89,7 @@ impl Place {
             .env("ENCLAVE_CONFIG", self.path("empty.toml"))
             .env("ENCLAVE_DATA_DIR", self.data())
             .env("ENCLAVE_WARM", "0")
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null());
         command
     }

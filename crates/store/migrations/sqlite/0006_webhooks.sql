@@ -31,6 +31,7 @@ CREATE TABLE deliveries (
 
 CREATE INDEX deliveries_due ON deliveries (due_ms) WHERE status = 'pending';
 CREATE INDEX deliveries_in_order ON deliveries (org_id, session_id, seq) WHERE status = 'pending';
+CREATE INDEX deliveries_over ON deliveries (finished_ms) WHERE finished_ms IS NOT NULL;
 CREATE INDEX deliveries_listed ON deliveries (org_id, seq);
 
 -- The secret that an org's messages are signed with, and the one before it. Sealed under a key that is not in this

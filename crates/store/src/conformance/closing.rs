@@ -9,8 +9,8 @@ use super::{
     turns,
 };
 use crate::{
-    AuditFilter, BindingError, BindingFilter, CreateError, FleetFilter, Idempotency, MemberError, Seat, SessionFilter,
-    StoreError, TurnFilter, UpdateError, verify,
+    AuditFilter, BindingError, BindingFilter, CreateError, FleetFilter, Idempotency, MemberError, Old, Seat,
+    SessionFilter, StoreError, TurnFilter, UpdateError, verify,
 };
 
 pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
@@ -72,7 +72,7 @@ pub async fn every_call_on_a_closed_store_says_so(subject: &dyn Subject) {
     assert!(matches!(system.key(id).await, Err(StoreError::Closed)));
     assert!(matches!(system.ensure_org("late", org_id()).await, Err(StoreError::Closed)));
     assert!(matches!(system.orgs().await, Err(StoreError::Closed)));
-    assert!(matches!(system.forget_idempotency(now()).await, Err(StoreError::Closed)));
+    assert!(matches!(system.forget(Old { keys: now(), deliveries: now() }).await, Err(StoreError::Closed)));
     assert!(matches!(system.ping().await, Err(StoreError::Closed)));
 }
 

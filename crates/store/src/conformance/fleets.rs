@@ -12,7 +12,7 @@ use super::{
     support::{World, new, now, result, update, uuid},
 };
 use crate::{
-    CreateError, CreatedFleet, FleetChange, FleetFilter, Idempotency, MemberError, MemberFilter, NewFleet, Seat,
+    CreateError, CreatedFleet, FleetChange, FleetFilter, Idempotency, MemberError, MemberFilter, NewFleet, Old, Seat,
     StoreError, Task,
 };
 
@@ -211,7 +211,7 @@ pub async fn the_same_request_gets_the_fleet_that_it_made(subject: &dyn Subject)
     let page = world.tenant.fleets(FleetFilter { cursor: None, limit: 10 }).await.expect("a page");
     assert_eq!(page.items, [first]);
     assert_eq!(world.verified().await, 1);
-    assert_eq!(world.system.forget_idempotency(now()).await.expect("a write"), 1);
+    assert_eq!(world.system.forget(Old { keys: now(), deliveries: now() }).await.expect("a write"), 1);
     assert_eq!(world.tenant.repeated_fleet(&idempotency).await.expect("a read"), None);
 }
 

@@ -9,7 +9,7 @@ use super::{
     Subject,
     support::{World, new, now},
 };
-use crate::{CreateError, Created, Idempotency, NewSession};
+use crate::{CreateError, Created, Idempotency, NewSession, Old};
 
 fn idempotency(key: &str, digest: &str) -> Idempotency {
     Idempotency { key: key.to_owned(), request_digest: digest.to_owned() }
@@ -96,8 +96,8 @@ pub async fn an_old_key_is_forgotten_and_a_young_one_is_kept(subject: &dyn Subje
     old.created_at = Timestamp::from_millis(now().as_millis() - 1000);
     world.tenant.create_session(keyed(&old, "old", "digest")).await.expect("a session is recorded");
     create(&world, "young", "digest").await.1.expect("a session is recorded");
-    assert_eq!(world.system.forget_idempotency(now()).await.expect("a write"), 1);
-    assert_eq!(world.system.forget_idempotency(now()).await.expect("a write"), 0);
+    assert_eq!(world.system.forget(Old { keys: now(), deliveries: now() }).await.expect("a write"), 1);
+    assert_eq!(world.system.forget(Old { keys: now(), deliveries: now() }).await.expect("a write"), 0);
     let created = create(&world, "old", "another digest").await.1;
     assert!(matches!(created, Ok(Created::New(_))), "{created:?}");
     let created = create(&world, "young", "digest").await.1;

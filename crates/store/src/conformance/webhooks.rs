@@ -6,7 +6,7 @@ use super::{
     Subject,
     support::{World, draft, message, now, session_id, update},
 };
-use crate::{Claim, Claimed, DeliveryFilter, OutboxMessage, Settled, Settlement, StoreError, WebhookSecretRecord};
+use crate::{Claim, Claimed, DeliveryFilter, Old, OutboxMessage, Settled, Settlement, StoreError, WebhookSecretRecord};
 
 const MINUTE: i64 = 60_000;
 
@@ -137,6 +137,20 @@ pub async fn a_delivery_shows_what_became_of_it_and_is_tried_again_by_hand(subje
     let absent = message("absent").id;
     assert!(!tenant.retry_delivery(absent, at(10), at(20)).await.expect("a write"));
     assert_eq!(tenant.delivery(absent).await.expect("a read"), None);
+}
+
+pub async fn what_is_over_is_forgotten_when_it_is_old_and_what_waits_is_not(subject: &dyn Subject) {
+    let world = World::new(subject).await;
+    let (over, waits) = (message("over"), message("waits"));
+    posted(&world, std::slice::from_ref(&over)).await;
+    let taken = claimed(&world, 0, "first").await;
+    assert!(settle(&world, &taken[0], "first", Settled::Delivered).await);
+    posted(&world, std::slice::from_ref(&waits)).await;
+    let old = |before| Old { keys: now(), deliveries: before };
+    assert_eq!(world.system.forget(old(at(1))).await.expect("a write"), 0, "it was over just then");
+    assert_eq!(world.system.forget(old(at(2))).await.expect("a write"), 1);
+    assert_eq!(world.tenant.delivery(over.id).await.expect("a read"), None);
+    assert!(world.tenant.delivery(waits.id).await.expect("a read").is_some());
 }
 
 pub async fn deliveries_are_listed_newest_first_and_filtered(subject: &dyn Subject) {

@@ -17,14 +17,14 @@ use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
 };
-use wire::{AuditEvent, KeyId, OrgId, SessionId, Timestamp, TriggerRun};
+use wire::{AuditEvent, KeyId, OrgId, SessionId, TriggerRun};
 
 pub(crate) use self::batch::DeliveryChange;
 use self::batch::{Batch, Outcome, Refused};
 use super::BUSY;
 use crate::{
     BindingChange, BindingError, Claim, Claimed, CreateError, Created, CreatedFleet, FleetChange, KeyRecord,
-    MemberError, NewFleet, NewSession, NotFired, Org, Seat, StoreError, TriggerChange, TriggerError, TurnRecord,
+    MemberError, NewFleet, NewSession, NotFired, Old, Org, Seat, StoreError, TriggerChange, TriggerError, TurnRecord,
     Unstarted, Update, UpdateError, WebhookSecretRecord, error::is_busy,
 };
 
@@ -84,8 +84,8 @@ pub(super) enum Operation {
         org: Org,
         reply: Reply<Result<Org, StoreError>>,
     },
-    ForgetIdempotency {
-        before: Timestamp,
+    Forget {
+        old: Old,
         reply: Reply<Result<u64, StoreError>>,
     },
     ClaimDeliveries {
@@ -307,7 +307,7 @@ impl Operation {
             (Self::EnsureOrg { reply, .. }, Outcome::Org(org)) => Box::new(move || {
                 let _ = reply.send(org.map_err(Refused::store));
             }),
-            (Self::ForgetIdempotency { reply, .. } | Self::ForgetArtifacts { reply, .. }, Outcome::Count(count)) => {
+            (Self::Forget { reply, .. } | Self::ForgetArtifacts { reply, .. }, Outcome::Count(count)) => {
                 Box::new(move || {
                     let _ = reply.send(Ok(count));
                 })
@@ -332,7 +332,7 @@ impl Operation {
                 | Self::CreateMember { .. }
                 | Self::Fleet { .. }
                 | Self::EnsureOrg { .. }
-                | Self::ForgetIdempotency { .. }
+                | Self::Forget { .. }
                 | Self::ClaimDeliveries { .. }
                 | Self::Delivery { .. }
                 | Self::Trigger { .. }
@@ -368,7 +368,7 @@ impl Operation {
             Self::CreateFleet { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::CreateMember { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::EnsureOrg { reply, .. } => drop(reply.send(Err(error))),
-            Self::ForgetIdempotency { reply, .. } | Self::ForgetArtifacts { reply, .. } => drop(reply.send(Err(error))),
+            Self::Forget { reply, .. } | Self::ForgetArtifacts { reply, .. } => drop(reply.send(Err(error))),
             Self::ClaimDeliveries { reply, .. } => drop(reply.send(Err(error))),
             Self::Trigger { reply, .. } => drop(reply.send(Err(error.into()))),
             Self::Unstarted { reply, .. } => drop(reply.send(Err(error.into()))),

@@ -4,7 +4,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use engine::CreateRequest;
+use engine::{CreateRequest, Uploads};
 use http::HeaderMap;
 use wire::{CreateSession, FieldError, Session};
 
@@ -13,7 +13,10 @@ use crate::{
     failure::Failure,
     gate::Identity,
     query::Query,
-    routes::created,
+    routes::{
+        created,
+        sessions::form::{self, CreateSessionForm, Form},
+    },
     state::App,
 };
 
@@ -32,7 +35,10 @@ const MAX_KEY_BYTES: usize = 255;
             session that the first request made; with another body it is refused with `idempotency_conflict`.",
         example = "3f1c2d0e-build-17",
     )),
-    request_body(content = CreateSession, description = "What to run, and under which policy.", content_type = "application/json"),
+    request_body(
+        description = "What to run, and under which policy. As a form it has large files beside it.",
+        content((CreateSession = "application/json"), (CreateSessionForm = "multipart/form-data")),
+    ),
     responses((
         status = 201, description = "The session, accepted.", body = Session,
         headers(("Location" = String, description = "Path of the session.")),
@@ -47,9 +53,18 @@ pub(crate) async fn create_session(
     let mut faults = query.faults();
     let (parts, body) = request.into_parts();
     let key = idempotency_key(&parts.headers, &mut faults);
-    let body::Json { bytes, held } = read_json(&app, &parts.headers, body).await?;
+    let (json, uploads) = match form::boundary(&parts.headers) {
+        Some(boundary) => {
+            let Form { request, uploads } = form::read(&app, &parts.headers, body, boundary).await?;
+            (request, Some(uploads))
+        }
+        None => (read_json(&app, &parts.headers, body).await?, None),
+    };
+    let body::Json { bytes, held } = json;
     let (request, faults) = body::parsed(&bytes, faults, CreateSession::parse)?;
-    let asked = CreateRequest { request, shape_faults: faults, idempotency: key.map(|key| (key, bytes)) };
+    let told = uploads.as_ref().map(Uploads::describe).unwrap_or_default();
+    let idempotency = key.map(|key| (key, [bytes.as_slice(), told.as_bytes()].concat()));
+    let asked = CreateRequest { request, shape_faults: faults, idempotency, uploads };
     let session = app.engine().create(&caller, asked).await?;
     drop(held);
     Ok(created(&format!("/v1/sessions/{}", session.id), session))

@@ -1,5 +1,7 @@
 //! A caller may go away at any moment: what exists by then is listed, and can be destroyed.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 
 use crate::{
@@ -38,7 +40,7 @@ pub(super) async fn a_dropped_assign_leaves_what_is_listed_and_can_be_destroyed(
     for polls in moments(&context) {
         let prepared = context.prepare(&limits).await?;
         let id = prepared.id.clone();
-        let spec = SandboxSpec { limits, gateway: None };
+        let spec = SandboxSpec { limits, gateway: None, grace: Duration::ZERO };
         let assigned = poll_times(context.backend.assign(prepared, &spec), polls).await;
         ensure!(context.backend.list().await?.contains(&id), "after {polls} polls it is not listed");
         context.remove(&id).await?;

@@ -1,13 +1,19 @@
 //! Files that are asked for while a program runs, and when it has ended.
 
+use std::time::Duration;
+
+use model::limits::Limits;
 use protocol::{
     Exit, GuestFrame, HostFrame,
     files::{FileCall, FileDone, FileKind, FileOp, FileRefusal, WhyNot},
 };
 
-use crate::conformance::{
-    context::{Checked, Context, Failed, Given, Running, ensure},
-    programs::KEEPER,
+use crate::{
+    SandboxLimit, Termination,
+    conformance::{
+        context::{Checked, Context, Ended, Failed, Given, Running, ensure},
+        programs::{KEEPER, SPIN},
+    },
 };
 
 impl Running {
@@ -84,7 +90,8 @@ pub(super) async fn files_of_a_running_program_are_read_written_listed_and_remov
     ensure!(removed == Ok(FileDone::Done), "{removed:?}");
     let gone = running.download("in/deep/data").await?;
     ensure!(gone == Err(WhyNot::Absent), "{gone:?}");
-    running.finish_by_force().await
+    running.finish_by_force().await?;
+    Ok(())
 }
 
 pub(super) async fn names_that_lead_out_are_refused_and_the_program_lives_on(context: Context) -> Checked {
@@ -99,7 +106,8 @@ pub(super) async fn names_that_lead_out_are_refused_and_the_program_lives_on(con
     ensure!(directory == Err(WhyNot::WrongKind), "{directory:?}");
     let below = running.download("out/kept.txt/x").await?;
     ensure!(matches!(below, Err(WhyNot::WrongKind | WhyNot::Absent)), "{below:?}");
-    running.finish_by_force().await
+    running.finish_by_force().await?;
+    Ok(())
 }
 
 pub(super) async fn a_file_that_does_not_fit_is_refused_and_leaves_nothing(context: Context) -> Checked {
@@ -121,27 +129,64 @@ pub(super) async fn a_file_that_does_not_fit_is_refused_and_leaves_nothing(conte
         let removed = running.ask(FileOp::Remove { path: "fits".to_owned() }).await?;
         ensure!(removed == Ok(FileDone::Done), "{removed:?}");
     }
-    running.finish_by_force().await
+    running.finish_by_force().await?;
+    Ok(())
 }
 
 pub(super) async fn a_program_that_was_stopped_leaves_its_files_to_a_host_that_wants_them(context: Context) -> Checked {
     let mut running = keeper(&context, true).await?;
-    running.sender.send(&HostFrame::Stop).await?;
-    while running.seen.exit.is_none() {
-        let frame = running.receiver.next().await?;
-        running.seen.take(frame.ok_or_else(|| Failed("no exit".to_owned()))?);
-    }
-    ensure!(running.seen.exit == Some(Exit::Signal(9)), "{:?}", running.seen);
+    running.stop().await?;
     let kept = running.download("out/kept.txt").await?;
     ensure!(kept == Ok(b"kept\n".to_vec()), "{kept:?}");
-    running.finish_by_force().await
+    running.finish_by_force().await?;
+    Ok(())
+}
+
+pub(super) async fn what_is_over_its_cpu_time_leaves_its_files_to_a_host_that_wants_them(context: Context) -> Checked {
+    let mut running = spin(&context, context.patience).await?;
+    let written = running.upload("kept.txt", b"kept\n", None).await?;
+    ensure!(written == Ok(FileDone::Done), "{written:?}");
+    let limit = context.backend.overrun(&running.id).await?;
+    ensure!(limit == SandboxLimit::Cpu, "{limit:?}");
+    running.stop().await?;
+    let kept = running.download("kept.txt").await?;
+    ensure!(kept == Ok(b"kept\n".to_vec()), "{kept:?}");
+    let ended = running.finish_by_force().await?;
+    ensure!(ended.termination == Termination::Exceeded(SandboxLimit::Cpu), "{ended:?}");
+    ensure!(ended.observation.exceeded == Some(SandboxLimit::Cpu), "{ended:?}");
+    Ok(())
+}
+
+pub(super) async fn a_grace_that_nobody_uses_ends(context: Context) -> Checked {
+    let running = spin(&context, Duration::from_millis(100)).await?;
+    let ended = running.finish().await?;
+    ensure!(ended.termination == Termination::Exceeded(SandboxLimit::Cpu), "{ended:?}");
+    ensure!(ended.seen.exit.is_none(), "{ended:?}");
+    Ok(())
+}
+
+async fn spin(context: &Context, grace: Duration) -> Checked<Running> {
+    let limits = Limits { cpu_time_ms: Some(1_500), ..context.limits() };
+    let mut running = context.start_with(SPIN, limits, Given { stays: true, grace, ..Given::default() }).await?;
+    running.until_stdout("spinning\n").await?;
+    Ok(running)
 }
 
 impl Running {
-    /// Ends and removes what would go on for ever.
-    async fn finish_by_force(self) -> Checked {
-        self.context.backend.kill(&self.id).await?;
-        self.finish().await?;
+    /// Ends the program.
+    async fn stop(&mut self) -> Checked {
+        self.sender.send(&HostFrame::Stop).await?;
+        while self.seen.exit.is_none() {
+            let frame = self.receiver.next().await?;
+            self.seen.take(frame.ok_or_else(|| Failed("no exit".to_owned()))?);
+        }
+        ensure!(self.seen.exit == Some(Exit::Signal(9)), "{:?}", self.seen);
         Ok(())
+    }
+
+    /// Ends and removes what would go on for ever.
+    async fn finish_by_force(self) -> Checked<Ended> {
+        self.context.backend.kill(&self.id).await?;
+        self.finish().await
     }
 }

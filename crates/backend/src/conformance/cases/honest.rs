@@ -1,6 +1,6 @@
 //! What honest programs see, and what is seen of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use model::Language;
 use protocol::{Exit, HostFrame, Start};
@@ -75,7 +75,8 @@ pub(super) async fn children_end_with_the_first_process(context: Context) -> Che
 pub(super) async fn a_program_for_another_language_is_a_fault(context: Context) -> Checked {
     let limits = context.limits();
     let prepared = context.prepare(&limits).await?;
-    let sandbox = context.backend.assign(prepared, &SandboxSpec { limits, gateway: None }).await?;
+    let sandbox =
+        context.backend.assign(prepared, &SandboxSpec { limits, gateway: None, grace: Duration::ZERO }).await?;
     let (mut sender, mut receiver) = sandbox.channel.assign("ses_other_language");
     let other = match context.language {
         Language::Python => Language::Node,

@@ -3,17 +3,13 @@
 //! `clone.py` describes the records. What an honest one would not send is refused, and nothing is kept in memory but
 //! names: the content goes to the spool, and from there into the workload's sandbox.
 
-use std::{
-    collections::HashSet,
-    io::{self, SeekFrom},
-};
+use std::io;
 
 use model::session::is_git_directory;
 use protocol::path;
-use tokio::{
-    fs::File,
-    io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
-};
+use tokio::{fs::File, io::AsyncWriteExt as _};
+
+use crate::spool::{Entry, Kind, Spool, refuse_overlaps};
 
 /// Files of one tree. Each costs a round through the sandbox's file system.
 pub(in crate::driver) const MAX_FILES: usize = 50_000;
@@ -47,30 +43,6 @@ pub(in crate::driver) enum TreeError {
     Spool(#[from] io::Error),
 }
 
-/// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::driver) enum Kind {
-    File,
-    Executable,
-    Link,
-}
-
-/// One file of the tree, and where in the spool its content is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::driver) struct Entry {
-    pub(in crate::driver) path: String,
-    pub(in crate::driver) kind: Kind,
-    pub(in crate::driver) size: u64,
-    offset: u64,
-}
-
-/// A whole tree.
-#[derive(Debug)]
-pub(in crate::driver) struct Tree {
-    entries: Vec<Entry>,
-    spool: File,
-}
-
 /// A tree that is coming in.
 #[derive(Debug)]
 pub(in crate::driver) struct Reader {
@@ -91,9 +63,8 @@ pub(in crate::driver) struct Reader {
 impl Reader {
     /// For a tree whose contents may have so many bytes together.
     pub(in crate::driver) async fn new(most_bytes: u64) -> io::Result<Self> {
-        let spool = tokio::task::spawn_blocking(tempfile::tempfile).await.map_err(io::Error::other)??;
         Ok(Self {
-            spool: File::from_std(spool),
+            spool: Spool::file().await?,
             most_bytes,
             bytes: 0,
             name_bytes: 0,
@@ -130,13 +101,13 @@ impl Reader {
     }
 
     /// The whole tree, once everything has come.
-    pub(in crate::driver) async fn finish(mut self) -> Result<Tree, TreeError> {
+    pub(in crate::driver) async fn finish(mut self) -> Result<Spool, TreeError> {
         if !self.ended {
             return Err(TreeError::Length);
         }
         self.spool.flush().await?;
         refuse_overlaps(self.entries.iter().map(|entry| entry.path.as_str())).map_err(|_| TreeError::Twice)?;
-        Ok(Tree { entries: self.entries, spool: self.spool })
+        Ok(Spool::new(self.entries, self.spool))
     }
 
     /// Bytes of the header, and of the path once its length is known.
@@ -198,46 +169,6 @@ impl Reader {
             }
         }
         Ok(())
-    }
-}
-
-impl Tree {
-    /// Its files, in the order in which they came.
-    pub(in crate::driver) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// Bytes of all contents.
-    pub(in crate::driver) fn bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.size).sum()
-    }
-
-    /// Reads a part of an entry's content: as much as there is from `at`, at most `most`.
-    pub(in crate::driver) async fn read(&mut self, entry: &Entry, at: u64, most: usize) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(entry.size - at).unwrap_or(usize::MAX).min(most);
-        let mut part = vec![0; length];
-        self.spool.seek(SeekFrom::Start(entry.offset + at)).await?;
-        self.spool.read_exact(&mut part).await?;
-        Ok(part)
-    }
-}
-
-/// Something is there twice, or as a file and as a directory.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::driver) struct Overlap(pub(in crate::driver) String);
-
-/// Whether all of these can be files of one directory.
-pub(in crate::driver) fn refuse_overlaps<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Result<(), Overlap> {
-    let mut files = HashSet::new();
-    for path in paths.clone() {
-        if !files.insert(path) {
-            return Err(Overlap(path.to_owned()));
-        }
-    }
-    let above = |path: &'a str| path.match_indices('/').map(move |(at, _)| &path[..at]);
-    match paths.flat_map(above).find(|above| files.contains(above)) {
-        Some(above) => Err(Overlap(above.to_owned())),
-        None => Ok(()),
     }
 }
 

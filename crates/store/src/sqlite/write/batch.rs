@@ -15,7 +15,7 @@ use wire::{AuditEvent, FiringOutcome, KeyId, OrgId, Phase, SessionId, Timestamp,
 pub(crate) use self::webhooks::DeliveryChange;
 use super::Operation;
 use crate::{
-    BindingError, Claimed, CreateError, Created, CreatedFleet, KeyRecord, MemberError, NewSession, NotFired, Org,
+    BindingError, Claimed, CreateError, Created, CreatedFleet, KeyRecord, MemberError, NewSession, NotFired, Old, Org,
     StoreError, TriggerError, Update, UpdateError,
     sqlite::{read, row},
 };
@@ -81,13 +81,7 @@ impl<'c> Batch<'c> {
             }
             Operation::Fleet { org, change, .. } => Outcome::FleetChanged(self.change_fleet(*org, change).await?),
             Operation::EnsureOrg { org, .. } => Outcome::Org(self.ensure_org(org).await?),
-            Operation::ForgetIdempotency { before, .. } => {
-                let forgotten = sqlx::query("DELETE FROM idempotency WHERE created_ms < ?")
-                    .bind(before.as_millis())
-                    .execute(&mut *self.connection)
-                    .await?;
-                Outcome::Count(forgotten.rows_affected() + self.forget_fleets(*before).await?)
-            }
+            Operation::Forget { old, .. } => Outcome::Count(self.forget(*old).await?),
             Operation::ClaimDeliveries { claim, .. } => Outcome::Claimed(self.claim(claim).await?),
             Operation::Delivery { org, change, .. } => Outcome::Changed(self.delivery(*org, change).await?),
             Operation::Trigger { org, change, .. } => Outcome::Trigger(self.trigger(*org, change).await?),
@@ -104,6 +98,21 @@ impl<'c> Batch<'c> {
                 Outcome::Count(forgotten.rows_affected())
             }
         })
+    }
+
+    async fn forget(&mut self, old: Old) -> Result<u64, sqlx::Error> {
+        let keys = sqlx::query("DELETE FROM idempotency WHERE created_ms < ?")
+            .bind(old.keys.as_millis())
+            .execute(&mut *self.connection)
+            .await?;
+        let deliveries = sqlx::query(
+            "DELETE FROM deliveries WHERE seq IN \
+             (SELECT seq FROM deliveries INDEXED BY deliveries_over WHERE finished_ms < ? LIMIT 1000)",
+        )
+        .bind(old.deliveries.as_millis())
+        .execute(&mut *self.connection)
+        .await?;
+        Ok(keys.rows_affected() + deliveries.rows_affected() + self.forget_fleets(old.keys).await?)
     }
 
     async fn append(&mut self, org: OrgId, drafts: &[Draft]) -> Result<Result<Vec<AuditEvent>, Refused>, sqlx::Error> {

@@ -16,7 +16,7 @@ fn end(count: u64) -> Vec<u8> {
 }
 
 /// Reads it in pieces of this size.
-fn read(bytes: &[u8], piece: usize) -> Result<Tree, TreeError> {
+fn read(bytes: &[u8], piece: usize) -> Result<Spool, TreeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let mut reader = Reader::new(1000).await?;
