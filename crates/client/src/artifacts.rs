@@ -23,8 +23,7 @@ impl Client {
         id: SessionId,
         path: &str,
     ) -> Result<impl Stream<Item = Result<Bytes, ClientError>> + Send + use<>, ClientError> {
-        let id = id.to_string();
-        let segments: Vec<_> = ["v1", "sessions", &id, "artifacts"].into_iter().chain(path.split('/')).collect();
-        pieces(self.http.get(self.url(&segments)).send().await.map_err(transport)?).await
+        let url = self.below(&["v1", "sessions", &id.to_string(), "artifacts"], path)?;
+        pieces(self.http.get(url).send().await.map_err(transport)?).await
     }
 }

@@ -66,6 +66,15 @@ impl Client {
         url
     }
 
+    /// The URL of a path below these segments. One that no URL can have would silently be another.
+    pub(crate) fn below(&self, segments: &[&str], path: &str) -> Result<Url, ClientError> {
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(ClientError::Path(path.to_owned()));
+        }
+        let segments: Vec<_> = segments.iter().copied().chain(path.split('/')).collect();
+        Ok(self.url(&segments))
+    }
+
     /// Sends it, and reads a successful answer as `T`.
     pub(crate) async fn fetch<T: DeserializeOwned>(&self, call: &Call, what: &'static str) -> Result<T, ClientError> {
         let answer = self.answer(call).await?;

@@ -27,6 +27,9 @@ pub enum ClientError {
         /// The beginning of the body, without control characters.
         excerpt: String,
     },
+    /// A path that leads out of where it begins, or has an empty part.
+    #[error("{0:?} is no path below /workspace")]
+    Path(String),
     /// A file that was to be sent cannot be read.
     #[error("{} cannot be read", .path.display())]
     File {
@@ -75,6 +78,7 @@ impl ClientError {
             Self::StreamLost { source, .. } => source.as_deref().and_then(Self::problem),
             Self::BaseUrl { .. }
             | Self::Key
+            | Self::Path(_)
             | Self::File { .. }
             | Self::Unexpected { .. }
             | Self::Transport(_)

@@ -54,7 +54,7 @@ impl Client {
         id: SessionId,
         path: &str,
     ) -> Result<impl Stream<Item = Result<Bytes, ClientError>> + Send + use<>, ClientError> {
-        pieces(self.http.get(self.file_url(id, path)).send().await.map_err(transport)?).await
+        pieces(self.http.get(self.file_url(id, path)?).send().await.map_err(transport)?).await
     }
 
     /// `PUT /v1/sessions/{id}/files/{path}`: writes a file of this machine, with the digest of what it is now.
@@ -78,7 +78,7 @@ impl Client {
         });
         let (opened, bytes, digest) =
             opened.await.map_err(|error| unreadable(std::io::Error::other(error)))?.map_err(unreadable)?;
-        let mut url = self.file_url(id, &file.path);
+        let mut url = self.file_url(id, &file.path)?;
         if file.executable {
             url.query_pairs_mut().append_pair("mode", &EXECUTABLE.to_string());
         }
@@ -96,14 +96,12 @@ impl Client {
     /// `DELETE /v1/sessions/{id}/files/{path}`: removes a file, a link or an empty directory.
     pub async fn remove_file(&self, id: SessionId, path: &str) -> Result<(), ClientError> {
         let mut call = self.call(Method::DELETE, &[]);
-        call.url = self.file_url(id, path);
+        call.url = self.file_url(id, path)?;
         let answer = self.answer(&call).await?;
         if answer.status.is_success() { Ok(()) } else { Err(answer.refusal()) }
     }
 
-    fn file_url(&self, id: SessionId, path: &str) -> url::Url {
-        let id = id.to_string();
-        let segments: Vec<_> = ["v1", "sessions", &id, "files"].into_iter().chain(path.split('/')).collect();
-        self.url(&segments)
+    fn file_url(&self, id: SessionId, path: &str) -> Result<url::Url, ClientError> {
+        self.below(&["v1", "sessions", &id.to_string(), "files"], path)
     }
 }

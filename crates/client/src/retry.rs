@@ -69,6 +69,7 @@ pub(crate) fn is_connection(error: &ClientError) -> bool {
         ClientError::Transport(error) => !error.is_builder() && !error.is_redirect(),
         ClientError::BaseUrl { .. }
         | ClientError::Key
+        | ClientError::Path(_)
         | ClientError::File { .. }
         | ClientError::Problem(_)
         | ClientError::Unexpected { .. }

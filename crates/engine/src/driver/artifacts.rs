@@ -9,7 +9,7 @@ use std::{
 };
 
 use backend::{
-    Observation, SandboxId,
+    Observation, SandboxId, SandboxLimit,
     channel::{Receiver, Sender},
 };
 use protocol::{GuestFrame, HostFrame};
@@ -71,10 +71,16 @@ impl Driver {
         let (runs, patience) = match decided {
             Decided::Exited(_) => (false, PATIENCE),
             // One that its backend has ended already does not answer.
-            Decided::Quota(_) | Decided::Exceeded(_) | Decided::CutOff => (true, PATIENCE),
+            Decided::Exceeded(SandboxLimit::Cpu | SandboxLimit::Disk) | Decided::Quota(_) | Decided::CutOff => {
+                (true, PATIENCE)
+            }
             Decided::Cancelled(_) => (true, CANCELLED_PATIENCE),
             // The sandbox is gone, or nothing that it says is of any worth.
-            Decided::NotPut | Decided::Drained | Decided::Violation(_) | Decided::Lost(_) => return nothing(),
+            Decided::Exceeded(SandboxLimit::Memory | SandboxLimit::Pids)
+            | Decided::NotPut
+            | Decided::Drained
+            | Decided::Violation(_)
+            | Decided::Lost(_) => return nothing(),
         };
         if runs && !self.stop(&mut pipe, collected).await {
             return nothing();

@@ -58,6 +58,7 @@ pub(crate) fn told(client: &Client, error: &ClientError) -> Vec<String> {
         ClientError::Transport(_) => vec![format!("{}: {}", client.base_url(), error.chain())],
         ClientError::BaseUrl { .. }
         | ClientError::Key
+        | ClientError::Path(_)
         | ClientError::File { .. }
         | ClientError::Problem(_)
         | ClientError::Unexpected { .. }

@@ -53,7 +53,7 @@ fn files_are_listed_copied_both_ways_and_removed_on_the_command_line() {
     let absent = enclave(&["files", "get", id, "b", "-"]);
     assert!(absent.code == 1 && absent.stderr.contains("not_found"), "{absent:?}");
     let out = enclave(&["files", "put", id, &local, "../x"]);
-    assert!(out.code == 1 && out.stderr.contains("path: "), "{out:?}");
+    assert!(out.code == 1 && out.stderr.contains("is no path below /workspace"), "{out:?}");
     let unreadable = enclave(&["files", "put", id, "/nonexistent/x"]);
     assert!(unreadable.code == 1 && unreadable.stderr.contains("/nonexistent/x cannot be read"), "{unreadable:?}");
 
