@@ -27,6 +27,7 @@ mod output;
 mod query;
 mod reaper;
 mod recovery;
+mod terminals;
 mod triggers;
 mod turns;
 mod vault;
@@ -50,7 +51,7 @@ pub use courier::{Answer, Courier, Letter, Undelivered};
 pub use create::CreateRequest;
 pub use error::{
     ArtifactError, AuthError, BindingError, BoundError, CancelError, CreateError, FileError, FireError, HookError,
-    KeyError, ListError, ReadError, ResultError, ShutdownError, StartError, TriggerError, TurnError,
+    KeyError, ListError, ReadError, ResultError, ShutdownError, StartError, TerminalError, TriggerError, TurnError,
     WebhookSecretError,
 };
 pub use files::{Digest, Download, FileFilter, Upload};
@@ -60,6 +61,7 @@ pub use store::{
     BindingFilter, DeliveryFilter, FleetFilter, MemberFilter, NotFired, SessionFilter, StoreError, TriggerFilter,
     TurnFilter,
 };
+pub use terminals::{Attachment, Shown, TerminalGone};
 pub use triggers::HookHeaders;
 pub use turns::{TurnListError, TurnWaiter};
 pub use vault::{UnsealError, Vault};
