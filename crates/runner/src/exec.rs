@@ -6,7 +6,7 @@ use std::{
     ffi::{CStr, c_char, c_int, c_void},
     os::fd::{AsRawFd as _, BorrowedFd},
     ptr,
-    sync::atomic::AtomicI32,
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use rustix::{
@@ -122,6 +122,8 @@ extern "C" fn child(shared: *mut c_void) -> c_int {
         Err(errno) => errno,
     };
     shared.error = Some(error);
+    // Whoever reaps this has not seen the end of the program.
+    shared.program.number.store(0, Ordering::Release);
     // SAFETY: ends this process without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
@@ -199,7 +201,7 @@ fn place(descriptor: BorrowedFd<'_>, target: c_int) -> Result<(), Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Read as _, os::fd::AsFd as _, sync::atomic::Ordering};
+    use std::{fs::File, io::Read as _, os::fd::AsFd as _};
 
     use super::*;
 

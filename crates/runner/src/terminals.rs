@@ -196,7 +196,8 @@ impl Terminals {
             if !(is_ready(*number) || terminal.exit.is_some()) || terminal.credit == 0 || !outbox.has_room() {
                 return true;
             }
-            let most = chunk.len().min(TERMINAL_CHUNK_BYTES).min(usize::try_from(terminal.credit).unwrap_or(usize::MAX));
+            let most =
+                chunk.len().min(TERMINAL_CHUNK_BYTES).min(usize::try_from(terminal.credit).unwrap_or(usize::MAX));
             match (rustix::io::read(&pty.master, &mut chunk[..most]), terminal.exit) {
                 (Ok(count @ 1..), _) => {
                     terminal.credit -= count as u64;

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, binding, demo, doctor, fleet, gateway, image, key, run, serve, shell, trigger};
+use crate::{audit, binding, demo, doctor, fleet, gateway, image, key, run, serve, shell, terminal, trigger};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -29,6 +29,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Hold a conversation with a sandbox: code goes in, values and pictures come out
     Shell(Box<shell::ShellArgs>),
+    /// Use a terminal in a sandbox: a real shell, or any program that wants one
+    Terminal(Box<terminal::TerminalArgs>),
     /// Run one program many times, with an input each
     Fleet(Box<fleet::FleetArgs>),
     /// Run hostile and honest programs, and show what becomes of them
@@ -69,6 +71,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Run(args) => on_runtime(run::run(*args)),
             Command::Shell(args) => on_runtime(shell::run(*args)),
+            Command::Terminal(args) => on_runtime(terminal::run(*args)),
             Command::Fleet(args) => on_runtime(fleet::run(*args)),
             Command::Demo(args) => on_runtime(demo::run(args)),
             Command::Doctor(args) => on_runtime(doctor::run(args)),

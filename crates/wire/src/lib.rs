@@ -50,8 +50,8 @@ pub use session::{
     Usage,
 };
 pub use terminal::{
-    CreateTerminal, Terminal, TerminalAttached, TerminalControl, TerminalEvent, TerminalExit, TerminalGap, TerminalPage,
-    TerminalSize, TerminalState,
+    CreateTerminal, Terminal, TerminalAttached, TerminalControl, TerminalEvent, TerminalExit, TerminalGap,
+    TerminalPage, TerminalSize, TerminalState,
 };
 pub use time::Timestamp;
 pub use trigger::{

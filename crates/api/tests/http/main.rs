@@ -18,6 +18,7 @@ mod sessions;
 mod sockets;
 mod strangers;
 mod streams;
+mod terminals;
 mod triggers;
 mod turns;
 mod webhooks;

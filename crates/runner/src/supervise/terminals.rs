@@ -19,9 +19,10 @@ impl Supervisor {
         };
         let TerminalCall { terminal, op } = call;
         let done = match op {
-            TerminalOp::Open(asked) => self.terminals.begin(terminal, asked).and_then(|order| {
-                clerk.open_terminal(order).map_err(|_| Wrong("too many terminals are being opened"))
-            }),
+            TerminalOp::Open(asked) => self
+                .terminals
+                .begin(terminal, asked)
+                .and_then(|order| clerk.open_terminal(order).map_err(|_| Wrong("too many terminals are being opened"))),
             TerminalOp::Input(data) => self.terminals.input(terminal, &data),
             TerminalOp::Resize(size) => {
                 self.terminals.resize(terminal, size);

@@ -166,6 +166,7 @@ fn candidates(asked: &OpenTerminal, env: &[(String, String)]) -> Vec<String> {
         return vec![name.clone()];
     }
     let path = env.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, path)| path);
-    let within = |dir: &str| Path::new(if dir.is_empty() { "." } else { dir }).join(name).to_string_lossy().into_owned();
+    let within =
+        |dir: &str| Path::new(if dir.is_empty() { "." } else { dir }).join(name).to_string_lossy().into_owned();
     path.split(':').map(within).collect()
 }
