@@ -1,5 +1,6 @@
 //! Terminals of a session that runs, over real sockets, on the simulator's model of a shell.
 
+use axum::body::Body;
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderValue, Method, header};
 use serde_json::{Value, json};
@@ -46,6 +47,10 @@ impl Scene {
         answer.header("location").to_owned()
     }
 
+    async fn delete(&self, path: &str) -> Answer {
+        self.api.send(request(Method::DELETE, path, Some(&self.key), Body::empty())).await
+    }
+
     /// The answer to an upgrade.
     async fn upgrade(&self, path: &str, key: Option<&Key>) -> reqwest::Response {
         let http = reqwest::Client::builder().no_proxy().http1_only().build().unwrap();
@@ -78,8 +83,8 @@ impl Scene {
 
     async fn audited(&self, kind: &str) -> Vec<Value> {
         let page = self.api.get(&self.key, &format!("/v1/sessions/{}/audit?limit=1000", self.id)).await.json();
-        let events = page["items"].as_array().unwrap().iter().filter(|event| event["type"] == kind);
-        events.map(|event| event["data"].clone()).collect()
+        let events = page["items"].as_array().unwrap().iter();
+        events.filter(|event| event["type"] == kind).map(|event| event["data"].clone()).collect()
     }
 }
 
@@ -119,10 +124,6 @@ impl Socket {
 
     async fn types(&mut self, text: &str) {
         self.stream.send(Message::binary(text.as_bytes().to_vec())).await.unwrap();
-    }
-
-    async fn says(&mut self, control: &Value) {
-        self.stream.send(Message::text(control.to_string())).await.unwrap();
     }
 
     /// Waits for a text, and forgets what came up to it.
@@ -175,7 +176,8 @@ async fn a_shell_echoes_is_resized_and_ends_with_its_exit_code() {
     socket.expect("echo hello\r\nhello\r\n").await;
     socket.types("stty size\r").await;
     socket.expect("30 100\r\n").await;
-    socket.says(&json!({"resize": {"rows": 50, "cols": 132}})).await;
+    let control = json!({"resize": {"rows": 50, "cols": 132}});
+    socket.stream.send(Message::text(control.to_string())).await.unwrap();
     socket.types("stty size\r").await;
     socket.expect("50 132\r\n").await;
     assert_eq!(scene.api.get(&scene.key, &path).await.json()["cols"], 132);
@@ -270,14 +272,14 @@ async fn all_who_are_attached_see_everything_and_may_type() {
     two.expect("\r\nfrom one\r\n").await;
     two.types("echo from two\r").await;
     one.expect("\r\nfrom two\r\n").await;
-    let sent = scene.api.send(request(Method::DELETE, &path, Some(&scene.key), axum::body::Body::empty())).await;
+    let sent = scene.delete(&path).await;
     assert_eq!(sent.status, 204, "{sent:?}");
     for socket in [&mut one, &mut two] {
         assert_eq!(socket.event().await, json!({"exited": {"signal": 1}}));
         assert_eq!(socket.close().await.0, 1000);
     }
-    // Once more, and of one that never was.
-    let again = scene.api.send(request(Method::DELETE, &path, Some(&scene.key), axum::body::Body::empty())).await;
+    // Once more.
+    let again = scene.delete(&path).await;
     assert_eq!(again.status, 204, "{again:?}");
     eventually("its end is audited", async || scene.audited("terminal_closed").await.len() == 1).await;
     assert_eq!(scene.audited("terminal_closed").await[0]["signal"], 1);
@@ -290,7 +292,7 @@ async fn the_end_of_the_session_ends_its_terminals_and_says_so() {
     let mut socket = scene.attach(&path).await;
     socket.attached().await;
     let session = format!("/v1/sessions/{}", scene.id);
-    let deleted = scene.api.send(request(Method::DELETE, &session, Some(&scene.key), axum::body::Body::empty())).await;
+    let deleted = scene.delete(&session).await;
     assert_eq!(deleted.status, 200, "{deleted:?}");
     assert_eq!(socket.close().await, (1001, "the session has ended".into()));
     scene.api.get(&scene.key, &path).await.problem("wrong_state");
@@ -348,8 +350,7 @@ async fn every_fault_of_a_terminal_is_told_by_name() {
     let path = scene.shell().await;
     let query = scene.api.get(&scene.key, &format!("{path}?from=0")).await;
     assert_eq!(query.fields(), ["from"]);
-    let ids = ["nonsense", "trm_", "%FF", "..%2f", "trm_01890a5d-ac96-774b-bcce-b302099a8057"];
-    for id in ids {
+    for id in ["nonsense", "trm_", "%FF", "..%2f", "trm_01890a5d-ac96-774b-bcce-b302099a8057"] {
         let path = format!("{}/{id}", scene.path());
         scene.api.get(&scene.key, &path).await.problem("not_found");
         assert_eq!(scene.refused(&path, Some(&scene.key)).await, (404, "not_found".into()), "{id}");
@@ -357,7 +358,7 @@ async fn every_fault_of_a_terminal_is_told_by_name() {
     for value in ["-1", "x", "", "1&from=2"] {
         assert_eq!(scene.refused(&format!("{path}?from={value}"), Some(&scene.key)).await.0, 400, "{value}");
     }
-    let mut broken = request(Method::GET, &path, Some(&scene.key), axum::body::Body::empty());
+    let mut broken = request(Method::GET, &path, Some(&scene.key), Body::empty());
     broken.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let answer = scene.api.send(broken).await;
     assert_eq!(answer.fields(), ["Connection"], "{answer:?}");
@@ -365,7 +366,7 @@ async fn every_fault_of_a_terminal_is_told_by_name() {
         scene.shell().await;
     }
     scene.open(&json!({})).await.problem("too_many_terminals");
-    let sent = scene.api.send(request(Method::DELETE, &path, Some(&scene.key), axum::body::Body::empty())).await;
+    let sent = scene.delete(&path).await;
     assert_eq!(sent.status, 204, "{sent:?}");
     scene.shell().await;
 }

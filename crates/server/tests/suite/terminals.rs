@@ -173,7 +173,13 @@ async fn a_real_shell_has_jobs_the_programs_files_and_environment_and_nothing_of
     let id = scene.session(json!({"env": {"COLOUR": "blue"}})).await;
     let mut shell = scene.open(id, &[]).await;
     shell.expect("$ ").await;
-    shell.types("tty; id -u; pwd; echo $COLOUR $TERM $ENCLAVE_SESSION_ID; echo $0\r").await;
+    shell.types("echo $0-$BASH_VERSION; exit\r").await;
+    shell.expect("/bin/bash-").await;
+    assert_eq!(shell.end().await, code(0));
+    // One that does not draw its own lines.
+    let mut shell = scene.open(id, &["sh"]).await;
+    shell.expect("$ ").await;
+    shell.types("tty; id -u; pwd; echo $COLOUR $TERM $ENCLAVE_SESSION_ID\r").await;
     shell.expect("\r\n/dev/pts/").await;
     shell.expect(&format!("\r\n65534\r\n/workspace\r\nblue xterm-256color {id}\r\n")).await;
     shell.types("echo left > made.txt; sh -c 'echo be''gun; exec sleep 600'\r").await;
@@ -271,7 +277,7 @@ async fn a_large_paste_arrives_whole_in_a_program_that_reads_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_types_keeps_a_conversation_alive_and_who_only_looks_does_not() {
+async fn who_only_looks_does_not_keep_a_conversation_alive() {
     let scene = Scene::on("simulator").await;
     let request = json!({"execMode": "interactive", "interactive": {"idleTtlMs": 3000}});
     let request: CreateSession = serde_json::from_value(request).unwrap();
