@@ -103,10 +103,11 @@ impl Socket {
     /// The next text message, as JSON.
     async fn event(&mut self) -> Value {
         loop {
-            match self.next().await.expect("the socket is open") {
-                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
-                Message::Binary(data) => self.take(&data),
-                _ => {}
+            let message = self.next().await.expect("the socket is open");
+            if let Message::Text(text) = message {
+                return serde_json::from_str(&text).unwrap();
+            } else if let Message::Binary(data) = message {
+                self.take(&data);
             }
         }
     }
@@ -186,7 +187,6 @@ async fn a_shell_echoes_is_resized_and_ends_with_its_exit_code() {
     assert_eq!(socket.close().await, (1000, "the program has ended".into()));
     let ended = scene.api.get(&scene.key, &path).await.json();
     assert_eq!((&ended["state"], &ended["exitCode"]), (&"exited".into(), &7.into()));
-    // Whoever comes late still sees how it was.
     let mut late = scene.attach(&path).await;
     assert_eq!(late.attached().await, 0);
     assert_eq!(late.event().await, json!({"exited": {"code": 7}}));
@@ -211,10 +211,8 @@ async fn who_comes_back_with_an_offset_misses_nothing_and_sees_nothing_twice() {
     while !String::from_utf8_lossy(&all).ends_with(&format!("60000\r\n{PROMPT}")) {
         let enough = socket.at + 70_000;
         while socket.at < enough && !String::from_utf8_lossy(&socket.seen).ends_with(&format!("60000\r\n{PROMPT}")) {
-            match socket.next().await.expect("it is open") {
-                Message::Binary(data) => socket.take(&data),
-                Message::Text(text) => panic!("{text}"),
-                _ => {}
+            if let Message::Binary(data) = socket.next().await.expect("it is open") {
+                socket.take(&data);
             }
         }
         all.append(&mut socket.seen);
@@ -226,15 +224,10 @@ async fn who_comes_back_with_an_offset_misses_nothing_and_sees_nothing_twice() {
     let numbers: String = (1..=60_000).map(|number| format!("{number}\r\n")).collect();
     assert!(all == format!("seq 1 60000\r\n{numbers}{PROMPT}").as_bytes(), "{} bytes", all.len());
     assert_eq!(socket.at, begun + all.len() as u64);
-    // What is held no longer is said to be missing.
     let mut late = scene.attach(&format!("{path}?from=1")).await;
     let offset = late.attached().await;
     assert!(offset > 1 && offset < socket.at);
     assert_eq!(late.event().await, json!({"gap": {"from": 1, "to": offset}}));
-    assert_eq!(
-        scene.refused(&format!("{path}?from=99999999"), Some(&scene.key)).await,
-        (400, "invalid_request".into())
-    );
 }
 
 #[tokio::test]
@@ -247,7 +240,6 @@ async fn a_flood_that_nobody_takes_waits_and_is_whole_when_somebody_comes() {
     first.types("seq 1 300000\r").await;
     first.expect("seq").await;
     drop(first);
-    // It waits, and everything else goes on.
     let mut other = scene.attach(&scene.shell().await).await;
     other.attached().await;
     other.types("echo lively\r").await;
@@ -345,7 +337,7 @@ async fn every_fault_of_a_terminal_is_told_by_name() {
     let scene = Scene::new().await;
     let fields = async |body: Value| scene.open(&body).await.fields();
     assert_eq!(fields(json!({"command": ["no-such-program"]})).await, ["command[0]"]);
-    let told = fields(json!({"command": [""], "env": {"1A": "x"}, "rows": 0, "cols": "wide", "tty": true})).await;
+    let told = fields(json!({"command": [""], "env": {"1A": "x"}, "rows": 0, "cols": "w", "tty": true})).await;
     assert_eq!(told, ["cols", "tty", "command[0]", "env.1A", "rows"]);
     let path = scene.shell().await;
     let query = scene.api.get(&scene.key, &format!("{path}?from=0")).await;
@@ -355,7 +347,7 @@ async fn every_fault_of_a_terminal_is_told_by_name() {
         scene.api.get(&scene.key, &path).await.problem("not_found");
         assert_eq!(scene.refused(&path, Some(&scene.key)).await, (404, "not_found".into()), "{id}");
     }
-    for value in ["-1", "x", "", "1&from=2"] {
+    for value in ["-1", "x", "", "1&from=2", "99999999"] {
         assert_eq!(scene.refused(&format!("{path}?from={value}"), Some(&scene.key)).await.0, 400, "{value}");
     }
     let mut broken = request(Method::GET, &path, Some(&scene.key), Body::empty());

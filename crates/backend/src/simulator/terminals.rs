@@ -223,7 +223,7 @@ impl Screen {
             ["stty", "size"] => text = format!("{} {}\r\n", self.size.rows, self.size.cols),
             ["seq", first, last] => match (first.parse(), last.parse()) {
                 (Ok(first), Ok(last)) => self.counting = Some(first..=last),
-                (Ok(_) | Err(_), Ok(_) | Err(_)) => text = "seq: invalid argument\r\n".to_owned(),
+                (Ok(_) | Err(_), Ok(_) | Err(_)) => text.push_str("seq: invalid argument\r\n"),
             },
             ["exit"] => self.exit = Some(Exit::Code(0)),
             ["exit", code] => self.exit = Some(Exit::Code(code.parse().unwrap_or(2))),

@@ -39,19 +39,22 @@ impl<'a> Terminal<'a> {
         match terminal.next() {
             TerminalSaid::Opened => Ok(terminal),
             TerminalSaid::NotOpened { is_command: true, message } => Err(message),
-            other => panic!("{other:?}"),
+            other @ (TerminalSaid::NotOpened { .. }
+            | TerminalSaid::Output(_)
+            | TerminalSaid::Took { .. }
+            | TerminalSaid::Ended(_)) => panic!("{other:?}"),
         }
     }
 
     /// The next that is said of it.
     fn next(&mut self) -> TerminalSaid {
         loop {
-            match self.open.next().expect("the runner lives") {
-                GuestFrame::Terminal(TerminalReply { terminal, said }) if terminal == self.number => {
-                    self.take(&said);
-                    return said;
-                }
-                _ => {}
+            let frame = self.open.next().expect("the runner lives");
+            if let GuestFrame::Terminal(TerminalReply { terminal, said }) = frame
+                && terminal == self.number
+            {
+                self.take(&said);
+                return said;
             }
         }
     }
@@ -186,8 +189,8 @@ fn a_flood_that_nobody_takes_waits_and_holds_nothing_else_up() {
         flood.next();
     }
     // What came is checked against the window by whoever takes it.
-    let list = ask(flood.open, FileOp::List { path: None, recursive: false, after: None, limit: 10 });
-    assert!(matches!(list, Ok(FileDone::Listed { .. })), "{list:?}");
+    let listed = ask(flood.open, FileOp::List { path: None, recursive: false, after: None, limit: 10 });
+    assert!(matches!(listed, Ok(FileDone::Listed { .. })), "{listed:?}");
     let mut other = Terminal::new(flood.open, 2, &SHELL).expect("opens");
     other.expect("ready> ");
     other.types("echo lively\n");
@@ -280,11 +283,13 @@ fn a_host_that_breaks_the_rules_of_terminals_is_told() {
     ] {
         let Some((_case, mut open)) = waiting("terminals::rules") else { return };
         let mut deaf = Terminal::new(&mut open, 1, &["sleep", "600"]).expect("opens");
-        ops.into_iter().for_each(|op| deaf.call(op));
-        // Of one that is not there, nothing is wrong.
+        for op in ops {
+            deaf.call(op);
+        }
         assert!(open.finish().fault().contains(what));
     }
     let Some((_case, mut open)) = waiting("terminals::rules") else { return };
+    // Of one that is not there, nothing is wrong.
     for op in [input(1), TerminalOp::Ack { bytes: 1 }, TerminalOp::Resize(SIZE), TerminalOp::Close] {
         open.send(&HostFrame::Terminal(TerminalCall { terminal: 9, op }));
     }

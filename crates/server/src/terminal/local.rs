@@ -66,13 +66,10 @@ impl Local {
     pub(super) async fn next(&mut self) -> Done {
         loop {
             tokio::select! {
-                keys = self.keys.recv(), if !self.is_over => match keys {
-                    Some(keys) => return Done::Typed(keys),
-                    None => {
-                        self.is_over = true;
-                        return Done::Over;
-                    }
-                },
+                keys = self.keys.recv(), if !self.is_over => {
+                    self.is_over = keys.is_none();
+                    return keys.map_or(Done::Over, Done::Typed);
+                }
                 Some(()) = self.resized.recv() => if let Some(size) = size() {
                     return Done::Resized(size);
                 },

@@ -3,12 +3,12 @@
 use axum::{
     Extension, Json,
     extract::{
-        State,
+        FromRequestParts, State,
         ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
     },
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, header};
+use http::{HeaderMap, header, request::Parts};
 use wire::{FieldError, Scope, SessionId, Terminal, TerminalId};
 
 use super::At;
@@ -50,12 +50,9 @@ pub(crate) async fn get_terminal(
     standing: Standing,
     At { session, terminal }: At,
     mut query: Query,
-    closing: Option<Extension<Closing>>,
-    carried: Option<Extension<Carried>>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    Connection { wants_socket, upgrade, closing, carried }: Connection,
 ) -> Result<Response, Failure> {
-    if !wants_socket(&headers) {
+    if !wants_socket {
         query.finish()?;
         let found = app.engine().terminal(&standing.caller, session, terminal).await;
         return Ok(Json::<Terminal>(found.map_err(Failure::of_terminal)?).into_response());
@@ -71,11 +68,32 @@ pub(crate) async fn get_terminal(
         attachment,
         standing,
         heartbeat: app.settings().heartbeat,
-        closing: Closing::of(closing),
-        carried: carried.map(|Extension(carried)| carried),
+        closing: Closing::of(closing.map(Extension)),
+        carried,
     };
     let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES).max_frame_size(MAX_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(|socket| conversation.hold(socket)))
+}
+
+/// The request's connection, as far as it may become a socket.
+pub(crate) struct Connection {
+    wants_socket: bool,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    closing: Option<Closing>,
+    carried: Option<Carried>,
+}
+
+impl FromRequestParts<App> for Connection {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Failure> {
+        Ok(Self {
+            wants_socket: wants_socket(&parts.headers),
+            upgrade: WebSocketUpgrade::from_request_parts(parts, app).await,
+            closing: parts.extensions.get().cloned(),
+            carried: parts.extensions.get().cloned(),
+        })
+    }
 }
 
 /// Whether the connection is to become a WebSocket.

@@ -46,7 +46,10 @@ impl Running {
         match self.hear(number).await? {
             TerminalSaid::Opened => Ok(Ok(Screen { number, ..Screen::default() })),
             TerminalSaid::NotOpened { is_command: true, message } => Ok(Err(message)),
-            other => Err(Failed(format!("{other:?}"))),
+            other @ (TerminalSaid::NotOpened { .. }
+            | TerminalSaid::Output(_)
+            | TerminalSaid::Took { .. }
+            | TerminalSaid::Ended(_)) => Err(Failed(format!("{other:?}"))),
         }
     }
 
