@@ -113,10 +113,7 @@ async fn converse(
             Err(NoSession::Client(error)) => return refused(client, &error, screen),
         },
     };
-    let code = tokio::select! {
-        code = in_session(client, session, command, screen, signals) => code,
-        () = signals.at_least(1) => exit::CANCELLED,
-    };
+    let code = in_session(client, session, command, screen, signals).await;
     if joined.is_none()
         && let Err(error) = client.delete(session).await
     {
@@ -157,7 +154,11 @@ async fn in_session(
     signals: &Signals,
 ) -> u8 {
     let size = local::size();
-    let terminal = match open(client, session, command, size).await {
+    let opened = tokio::select! {
+        opened = open(client, session, command, size) => opened,
+        () = signals.at_least(1) => return exit::CANCELLED,
+    };
+    let terminal = match opened {
         Ok(terminal) => terminal,
         Err(error) => return refused(client, &error, screen),
     };

@@ -275,9 +275,9 @@ async fn a_large_paste_arrives_whole_in_a_program_that_reads_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_only_looks_does_not_keep_a_conversation_alive() {
+async fn who_types_keeps_a_conversation_alive_and_who_only_looks_does_not() {
     let scene = Scene::on("simulator").await;
-    let request = json!({"execMode": "interactive", "interactive": {"idleTtlMs": 3000}});
+    let request = json!({"execMode": "interactive", "interactive": {"idleTtlMs": 8000}});
     let request: CreateSession = serde_json::from_value(request).unwrap();
     let id = scene.client.create(&request).await.unwrap().id;
     let deadline = Instant::now() + PATIENCE;
@@ -286,7 +286,13 @@ async fn who_only_looks_does_not_keep_a_conversation_alive() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let mut shell = scene.open(id, &["sh"]).await;
-    shell.expect("$ ").await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(10) {
+        shell.expect("$ ").await;
+        shell.types("\r").await;
+    }
+    assert_eq!(scene.shown(id).await.phase, Phase::Running);
+    // It stays attached, and is silent.
     let result = scene.client.result(id, PATIENCE).await.unwrap();
     assert_eq!(result.kill_reason, Some(KillReason::IdleTtlExceeded));
 }
