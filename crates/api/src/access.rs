@@ -132,6 +132,15 @@ operations! {
         [DigestMismatch, NotFound, WrongState, NotAFile, DiskExceeded, UnsupportedMediaType, Busy];
     /// `DELETE /v1/sessions/{id}/files/{path}`
     DeleteFile = "deleteFile", WRITE, Ordinary, [NotFound, WrongState, NotAFile];
+    /// `POST /v1/sessions/{id}/terminals`
+    CreateTerminal = "createTerminal", WRITE, Ordinary,
+        [MalformedJson, NotFound, WrongState, TooManyTerminals, BodyTooLarge, UnsupportedMediaType];
+    /// `GET /v1/sessions/{id}/terminals`
+    ListTerminals = "listTerminals", READ, Ordinary, [NotFound, WrongState];
+    /// `GET /v1/sessions/{id}/terminals/{terminal}`
+    GetTerminal = "getTerminal", READ, Ordinary, [NotFound, WrongState, TooManyTerminals];
+    /// `DELETE /v1/sessions/{id}/terminals/{terminal}`
+    DeleteTerminal = "deleteTerminal", WRITE, Ordinary, [NotFound, WrongState];
     /// `GET /v1/sessions/{id}/artifacts`
     ListArtifacts = "listArtifacts", READ, Ordinary, [NotFound];
     /// `GET /v1/sessions/{id}/artifacts/{path}`

@@ -3,6 +3,7 @@
 mod bindings;
 mod files;
 mod fleets;
+mod terminals;
 mod triggers;
 mod turns;
 mod webhooks;
@@ -16,7 +17,8 @@ use wire::{
     ArtifactPage, AuditEvent, AuditPage, AuditSource, AuditType, BackendPage, BackendView, BindingPage, CreateSession,
     DeliveryPage, Egress, Enforcement, ErrorCode, ExecMode, FieldError, FleetMemberPage, FleetPage, FleetResultPage,
     Health, HealthStatus, Isolation, Language, Limits, LimitsView, OrgId, Outcome, Phase, Problem, Readiness,
-    ReadyBackend, Session, SessionId, SessionPage, SessionResult, Timestamp, TriggerPage, TriggerRuns, Usage,
+    ReadyBackend, Session, SessionId, SessionPage, SessionResult, TerminalPage, Timestamp, TriggerPage, TriggerRuns,
+    Usage,
 };
 
 use crate::access::Operation;
@@ -29,6 +31,7 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
     match operation {
         Operation::CreateSession => Some(create_session()),
         Operation::CreateTurn => Some(value(&turns::create())),
+        Operation::CreateTerminal => Some(value(&terminals::create())),
         Operation::CreateFleet => Some(value(&fleets::create())),
         Operation::CreateBinding => Some(value(&bindings::create())),
         Operation::UpdateBinding => Some(value(&bindings::update())),
@@ -50,6 +53,9 @@ pub(crate) fn request(operation: Operation) -> Option<Value> {
         | Operation::ListTurns
         | Operation::GetTurn
         | Operation::InterruptTurn
+        | Operation::ListTerminals
+        | Operation::GetTerminal
+        | Operation::DeleteTerminal
         | Operation::ListFleets
         | Operation::GetFleet
         | Operation::DeleteFleet
@@ -104,6 +110,7 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         | Operation::GetDocs
         | Operation::ReadFile
         | Operation::DeleteFile
+        | Operation::DeleteTerminal
         | Operation::GetArtifact => return None,
         Operation::ListArtifacts => value(&ArtifactPage { items: vec![files::artifact()] }),
         Operation::ListFiles => value(&files::page()),
@@ -127,6 +134,8 @@ pub(crate) fn response(operation: Operation) -> Option<Value> {
         Operation::StreamSession => json!({ "text": "hello\n", "offset": 0 }),
         Operation::CreateTurn | Operation::GetTurn | Operation::InterruptTurn => value(&turns::turn()),
         Operation::ListTurns => value(&turns::page()),
+        Operation::CreateTerminal | Operation::GetTerminal => value(&terminals::terminal()),
+        Operation::ListTerminals => value(&TerminalPage { items: vec![terminals::terminal()] }),
         Operation::CreateFleet => value(&fleets::pending()),
         Operation::ListFleets => value(&FleetPage { items: vec![fleets::ended()], next_cursor: None }),
         Operation::GetFleet | Operation::DeleteFleet => value(&fleets::ended()),

@@ -3,6 +3,7 @@
 //! Handlers and layers return a [`Failure`]; [`crate::front`] writes it out, since only it knows the request's id.
 
 mod files;
+mod terminals;
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -82,6 +83,10 @@ impl Failure {
 
     pub(crate) fn no_trigger() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such trigger")
+    }
+
+    pub(crate) fn no_terminal() -> Self {
+        Self::new(ErrorCode::NotFound, "there is no such session, or it has no such terminal")
     }
 
     pub(crate) fn no_delivery() -> Self {

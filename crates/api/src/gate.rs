@@ -154,6 +154,15 @@ impl FromRequestParts<App> for Standing {
 }
 
 impl Standing {
+    /// The same caller, if they may also do what takes this scope, for as long as they stay.
+    pub(crate) async fn raised(self, scope: Scope, operation: Operation) -> Result<Self, Failure> {
+        if self.caller.allows(scope) {
+            return Ok(Self { scope, ..self });
+        }
+        self.app.engine().note_denied(&self.caller, operation.id()).await;
+        Err(not_allowed(&self.caller, scope))
+    }
+
     /// Fails when the key was revoked or narrowed since, and when nobody can say.
     pub(crate) async fn check(&self) -> Result<(), Failure> {
         let presented = self.presented.as_ref().map(ExposeSecret::expose_secret);

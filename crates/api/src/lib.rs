@@ -5,6 +5,7 @@
 //! root is the only caller. Neither the store nor backends are known here.
 
 mod access;
+mod attach;
 mod body;
 mod browser;
 mod content;

@@ -18,7 +18,7 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use wire::{ErrorCode, FleetFrame, Problem, StreamFrame, TurnFrame, WebhookEvent};
+use wire::{ErrorCode, FleetFrame, Problem, StreamFrame, TerminalControl, TerminalEvent, TurnFrame, WebhookEvent};
 
 use crate::{
     access::{Access, Operation},
@@ -44,6 +44,7 @@ const SCHEME: &str = "apiKey";
         (name = "turns", description = "Pieces of code that run one after the other in an interactive session."),
         (name = "fleets", description = "Many sessions as one unit."),
         (name = "files", description = "The working directory of a session that runs."),
+        (name = "terminals", description = "Real shells in a session that runs, over WebSocket."),
         (name = "bindings", description = "External services whose secret the gateway adds and no workload sees."),
         (name = "webhooks", description = "Messages to your own servers when sessions end."),
         (name = "triggers", description = "Sessions started by a schedule or a call."),
@@ -52,7 +53,7 @@ const SCHEME: &str = "apiKey";
         (name = "health", description = "Whether the server lives and takes sessions."),
         (name = "documentation", description = "This document, and a page that renders it."),
     ),
-    components(schemas(Problem, ErrorCode, WebhookEvent)),
+    components(schemas(Problem, ErrorCode, TerminalControl, TerminalEvent, WebhookEvent)),
 )]
 struct Base;
 

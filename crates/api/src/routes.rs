@@ -11,6 +11,7 @@ pub(crate) mod hooks;
 pub(crate) mod openapi;
 pub(crate) mod readiness;
 pub(crate) mod sessions;
+pub(crate) mod terminals;
 pub(crate) mod triggers;
 pub(crate) mod webhooks;
 

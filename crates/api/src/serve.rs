@@ -16,9 +16,12 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{serve::connection::Connection, settings::Settings};
 
@@ -44,6 +47,42 @@ impl Closing {
     }
 }
 
+/// In every request that came through [`serve`], for a connection that becomes something else than HTTP: as long as this is
+/// held it counts as one, and the server's end waits for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Carried {
+    /// Cancelled when nothing may go on.
+    pub(crate) cut: CancellationToken,
+    _place: Arc<Place>,
+}
+
+/// A connection's place among all.
+struct Place {
+    _slot: OwnedSemaphorePermit,
+    _tracked: TaskTrackerToken,
+    open: metrics::Gauge,
+}
+
+impl Place {
+    fn new(slot: OwnedSemaphorePermit, connections: &TaskTracker) -> Arc<Self> {
+        let open = metrics::gauge!("http_connections");
+        open.increment(1.0);
+        Arc::new(Self { _slot: slot, _tracked: connections.token(), open })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.decrement(1.0);
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}
+
 /// Serves `app` until `shutdown` is cancelled and what was under way has ended, or has been cut off at the deadline.
 pub async fn serve(listener: TcpListener, app: Router, settings: Settings, shutdown: CancellationToken) {
     let settings = Arc::new(settings);
@@ -57,12 +96,9 @@ pub async fn serve(listener: TcpListener, app: Router, settings: Settings, shutd
             app: app.clone(),
             settings: Arc::clone(&settings),
             closing: shutdown.clone(),
-            cut: cut.clone(),
+            carried: Carried { cut: cut.clone(), _place: Place::new(slot, &connections) },
         };
-        connections.spawn(async move {
-            connection.run(stream).await;
-            drop(slot);
-        });
+        tokio::spawn(connection.run(stream));
     }
     drop(listener);
     connections.close();
@@ -78,7 +114,7 @@ async fn next(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
     shutdown: &CancellationToken,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let accept = async {
         // The slot first: what cannot be served is not accepted, and waits in the kernel's bounded queue.
         let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");

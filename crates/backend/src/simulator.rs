@@ -25,6 +25,7 @@ mod recognise;
 mod runner;
 mod sandbox;
 mod script;
+mod terminals;
 mod turns;
 
 use std::{

@@ -203,7 +203,11 @@ fn show(frames: &[GuestFrame], ends: &[String]) -> String {
             GuestFrame::Exited { exit: Exit::Signal(signal), .. } => rest.push(format!("signal {signal}")),
             GuestFrame::Fault { message } => rest.push(format!("fault {message}")),
             GuestFrame::NotPut { message, .. } => rest.push(format!("not put {message}")),
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) | GuestFrame::File(_) => {}
+            GuestFrame::Hello { .. }
+            | GuestFrame::Started { .. }
+            | GuestFrame::Turned(_)
+            | GuestFrame::File(_)
+            | GuestFrame::Terminal(_) => {}
         }
     }
     let stream = |name: &str, bytes: Vec<u8>| match bytes.len() {

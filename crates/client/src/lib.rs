@@ -4,7 +4,7 @@
 //! `binding`, `trigger`) and the end-to-end tests are its callers; whatever they can do, any other program can.
 //!
 //! Nearly every call may be repeated safely: reading and deleting are idempotent, and the creation of a session or a fleet
-//! carries an idempotency key; those that may not, of bindings, triggers and turns, are made once. A call that may be and
+//! carries an idempotency key; those that may not, of bindings, triggers, turns and terminals, are made once. A call that may be and
 //! meets a broken connection, 429 or 503 is therefore repeated with the same key, a bounded number of times, after a
 //! growing pause or the `Retry-After` of the server. Redirects are never followed: they would carry the API key to a place
 //! that nobody configured.
@@ -19,6 +19,7 @@ mod retry;
 mod sessions;
 mod sse;
 mod stream;
+mod terminals;
 mod triggers;
 mod turns;
 
@@ -39,6 +40,7 @@ pub use retry::Retry;
 pub use sessions::{ListSessions, LocalFile};
 pub use sse::MAX_FRAME_BYTES;
 pub use stream::{FleetFrameStream, FrameStream};
+pub use terminals::{TerminalOutput, TerminalSocket};
 pub use turns::TurnStream;
 
 /// Where the API is, for clients: the environment variable.
@@ -54,6 +56,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    /// The same over HTTP/1.1 alone, for connections that become sockets.
+    sockets: reqwest::Client,
     base: Url,
     retry: Retry,
 }
@@ -69,20 +73,19 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let mut builder = reqwest::Client::builder()
-            .default_headers(headers)
-            .user_agent(concat!("enclave/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT);
-        if is_loopback(&base) {
-            builder = builder.no_proxy();
-        }
-        if base.scheme() == "http" {
-            // No TLS will be spoken, so the host's certificates need neither be read nor be there.
-            builder = builder.tls_certs_only([]);
-        }
-        let http = builder.build().map_err(ClientError::Transport)?;
-        Ok(Self { http, base, retry: Retry::default() })
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .default_headers(headers.clone())
+                .user_agent(concat!("enclave/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT);
+            let builder = if is_loopback(&base) { builder.no_proxy() } else { builder };
+            // Where no TLS will be spoken, the host's certificates need neither be read nor be there.
+            if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder }
+        };
+        let http = builder().build().map_err(ClientError::Transport)?;
+        let sockets = builder().http1_only().build().map_err(ClientError::Transport)?;
+        Ok(Self { http, sockets, base, retry: Retry::default() })
     }
 
     /// The client that `ENCLAVE_BASE_URL` and `ENCLAVE_API_KEY` describe; the default address when the first is not set.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::{Builder, Uuid};
-use wire::{BindingId, DeliveryId, FleetId, KeyId, OrgId, SessionId, Timestamp, TriggerId};
+use wire::{BindingId, DeliveryId, FleetId, KeyId, OrgId, SessionId, TerminalId, Timestamp, TriggerId};
 
 /// Tells the time of day. Durations are tokio's, which tests pause and move.
 #[derive(Clone, Debug)]
@@ -90,6 +90,11 @@ impl Ids {
     /// A trigger's id.
     pub fn trigger(&self, clock: &Clock) -> TriggerId {
         TriggerId::from_uuid(self.v7(clock))
+    }
+
+    /// A terminal's id.
+    pub fn terminal(&self, clock: &Clock) -> TerminalId {
+        TerminalId::from_uuid(self.v7(clock))
     }
 
     /// A delivery's id.

@@ -119,8 +119,10 @@ impl Driver {
         run.add(self.heard_before());
         // Whatever was reported of its end: nothing of it runs while the store is waited for.
         let guard = left.sandbox().map(|id| self.guard(id, Instant::now() + RECORD_PATIENCE));
-        // What is known of its turns comes before its own end.
+        // What is known of its turns and terminals comes before its own end.
         self.abort_turns().await;
+        self.live.board.close();
+        self.live.board.recorded().await;
         let finished = self.finish(run).await;
         drop(guard);
         let reclaimed = match &left {

@@ -1,5 +1,6 @@
 //! Why the engine refused: one enum per operation. `api` turns each variant into a problem document.
 
+mod terminals;
 mod triggers;
 
 use std::time::Duration;
@@ -9,6 +10,7 @@ use model::session::Refusal;
 use store::{NotFired, StoreError};
 use wire::{BindingId, FieldError};
 
+pub use self::terminals::TerminalError;
 pub use self::triggers::{FireError, HookError, TriggerError};
 use crate::UnsealError;
 

@@ -28,6 +28,7 @@ mod query;
 mod reaper;
 mod recovery;
 mod spool;
+mod terminals;
 mod triggers;
 mod turns;
 mod uploads;
@@ -52,7 +53,7 @@ pub use courier::{Answer, Courier, Letter, Undelivered};
 pub use create::CreateRequest;
 pub use error::{
     ArtifactError, AuthError, BindingError, BoundError, CancelError, CreateError, FileError, FireError, HookError,
-    KeyError, ListError, ReadError, ResultError, ShutdownError, StartError, TriggerError, TurnError,
+    KeyError, ListError, ReadError, ResultError, ShutdownError, StartError, TerminalError, TriggerError, TurnError,
     WebhookSecretError,
 };
 pub use files::{Digest, Download, FileFilter, Upload};
@@ -62,6 +63,7 @@ pub use store::{
     BindingFilter, DeliveryFilter, FleetFilter, MemberFilter, NotFired, SessionFilter, StoreError, TriggerFilter,
     TurnFilter,
 };
+pub use terminals::{Attachment, Shown, TerminalGone};
 pub use triggers::HookHeaders;
 pub use turns::{TurnListError, TurnWaiter};
 pub use uploads::Uploads;

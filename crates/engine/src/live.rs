@@ -11,6 +11,7 @@ use wire::{OrgId, Session, SessionId, SessionResult};
 use crate::{
     files::Desk,
     hub::{Hub, ReplayBudget},
+    terminals::Board,
     turns::Turns,
 };
 
@@ -44,6 +45,8 @@ pub(crate) struct Live {
     pub(crate) cancelled_by: watch::Sender<Option<String>>,
     /// Where its files are asked for.
     pub(crate) desk: Arc<Desk>,
+    /// Where its terminals are.
+    pub(crate) board: Board,
 }
 
 impl Live {
@@ -100,6 +103,7 @@ impl Registry {
             cancelled_by: watch::Sender::new(None),
             spent: watch::Sender::default(),
             desk: Arc::new(Desk::new()),
+            board: Board::default(),
             progress: watch::Sender::new(Progress { session: Arc::new(session.clone()), result: None }),
         });
         self.held().sessions.insert(session.id, Arc::clone(&live));

@@ -16,6 +16,7 @@ pub mod pattern;
 pub mod phase;
 pub mod secret;
 pub mod session;
+pub mod terminal;
 pub mod trigger;
 pub mod webhook;
 

@@ -16,7 +16,7 @@ use crate::{interactive::Interactive, limits::Limits, webhook::WebhookUrl};
 
 /// Bytes of `code`. The body limit of the API is larger, so that this fault is told by name.
 pub const MAX_CODE_BYTES: usize = 1024 * 1024;
-const MAX_ARGS: usize = 256;
+pub(crate) const MAX_ARGS: usize = 256;
 const MAX_ENV: usize = 256;
 const MAX_LABELS: usize = 32;
 const MAX_RULES: usize = 256;
@@ -25,7 +25,7 @@ pub const MAX_BINDINGS: usize = 32;
 /// Of a name or an id.
 const MAX_BINDING_NAME: usize = 64;
 /// Bytes of all arguments, and of the whole environment: well under what `execve` takes.
-const MAX_TEXT_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1024;
 const MAX_LABEL_BYTES: usize = 256;
 
 /// A session as the platform understands it: everything decided, nothing trusted left to check.
@@ -207,7 +207,7 @@ fn check_args(args: &[String], faults: &mut Vec<FieldError>) {
     }
 }
 
-fn check_env(env: &BTreeMap<String, String>, faults: &mut Vec<FieldError>) {
+pub(crate) fn check_env(env: &BTreeMap<String, String>, faults: &mut Vec<FieldError>) {
     if env.len() > MAX_ENV {
         faults.push(FieldError::new("env", format!("must have at most {MAX_ENV} entries")));
     }
@@ -314,7 +314,7 @@ fn check_domain(path: &str, domain: &str, faults: &mut Vec<FieldError>) {
     }
 }
 
-fn refuse_nul(path: &str, text: &str, faults: &mut Vec<FieldError>) {
+pub(crate) fn refuse_nul(path: &str, text: &str, faults: &mut Vec<FieldError>) {
     if text.contains('\0') {
         faults.push(FieldError::new(path, "must not contain NUL"));
     }

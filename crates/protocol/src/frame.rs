@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::files::{FileCall, FileReply};
+use crate::{
+    files::{FileCall, FileReply},
+    terminals::{TerminalCall, TerminalReply},
+};
 
 /// Version of this protocol. Both sides refuse another one: host and runner ship in the same binary.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Largest chunk of output that the runner puts into one frame.
 pub const OUTPUT_CHUNK_BYTES: usize = 32 * 1024;
@@ -138,6 +141,8 @@ pub enum HostFrame {
     File(FileCall),
     /// End the program and everything that it started. Only behind the start; [`GuestFrame::Exited`] follows.
     Stop,
+    /// Something for a terminal. Only behind the start.
+    Terminal(TerminalCall),
 }
 
 /// Which of the workload's pipes.
@@ -234,6 +239,8 @@ pub enum GuestFrame {
     Turned(Turned),
     /// The answer to a call, also behind [`GuestFrame::Exited`] where the runner stays.
     File(FileReply),
+    /// Something about a terminal, while the program runs. What is not said to have ended ends with [`GuestFrame::Exited`].
+    Terminal(TerminalReply),
 }
 
 /// Why a file could not be put.

@@ -1,5 +1,5 @@
-//! Host <-> runner frames and their codec; [`files`] has the calls on files among them, [`egress`] what runner and gateway
-//! say to one another.
+//! Host <-> runner frames and their codec; [`files`] has the calls on files among them, [`terminals`] what is said of
+//! terminals, [`egress`] what runner and gateway say to one another.
 //!
 //! The host side of a session (the engine's driver, and each backend's handshake) and the runner inside the
 //! sandbox speak these frames over one duplex pipe: stdio of `runsc run`, a vsock stream, an attach stream, an
@@ -16,6 +16,7 @@ pub mod files;
 mod frame;
 mod order;
 pub mod path;
+pub mod terminals;
 
 pub use codec::{DecodeError, Decoder, EncodeError, MAX_FRAME_BYTES, encode};
 pub use frame::{

@@ -3,13 +3,15 @@
 //! `Hello, Started, (Output | Result | Exceeded | Turned)*, Exited`, with one `Turned` at most for each turn that the host
 //! sent, and none before it; `Fault` may stand instead of anything after `Hello`, `NotPut`
 //! instead of `Started`. `File` answers calls from `Started` on, and behind `Exited` where the runner stays; that somebody
-//! waits for each of them is for who has sent the calls to check, with [`OrderError::Unasked`] for the others.
+//! waits for each of them is for who has sent the calls to check, with [`OrderError::Unasked`] for the others. So it is with
+//! `Terminal`, which comes from `Started` to `Exited`.
 
 use crate::{
-    files::Oversized,
+    files,
     frame::{
         GuestFrame, MAX_FAULT_BYTES, MAX_RESULT_BYTES, MAX_TURN_REPORT_BYTES, OUTPUT_CHUNK_BYTES, Turned, VERSION,
     },
+    terminals,
 };
 
 /// Results that one run may send, or one turn of an interactive session; only the last counts, so this bounds what a flood of them can cost.
@@ -133,7 +135,10 @@ impl GuestOrder {
                 self.step = Step::Ended;
             }
             (GuestFrame::File(reply), Step::Running | Step::Ended) => {
-                reply.check().map_err(|Oversized| OrderError::Excessive("file"))?;
+                reply.check().map_err(|files::Oversized| OrderError::Excessive("file"))?;
+            }
+            (GuestFrame::Terminal(reply), Step::Running) => {
+                reply.check().map_err(|terminals::Oversized| OrderError::Excessive("terminal"))?;
             }
             (other, _) => return Err(OrderError::Unexpected(name(other))),
         }
@@ -161,6 +166,7 @@ fn name(frame: &GuestFrame) -> &'static str {
         GuestFrame::NotPut { .. } => "not put",
         GuestFrame::Turned(_) => "turned",
         GuestFrame::File(_) => "file",
+        GuestFrame::Terminal(_) => "terminal",
     }
 }
 
@@ -170,6 +176,7 @@ mod tests {
     use crate::{
         files::{FILE_CHUNK_BYTES, FileDone, FileReply},
         frame::{Exit, NotPut, Stream},
+        terminals::{TERMINAL_CHUNK_BYTES, TerminalReply, TerminalSaid},
     };
 
     fn running() -> GuestOrder {
@@ -278,6 +285,21 @@ mod tests {
         order.check(&GuestFrame::Exited { session_id: "ses_1".into(), exit: Exit::Code(0) }).expect("in order");
         order.check(&answer(1)).expect("in order");
         assert_eq!(GuestOrder::after_hello().check(&answer(1)), Err(OrderError::Unexpected("file")));
+    }
+
+    #[test]
+    fn terminals_are_told_of_while_the_program_runs_alone() {
+        let output = |bytes| {
+            let said = TerminalSaid::Output(vec![0; bytes]);
+            GuestFrame::Terminal(TerminalReply { terminal: 1, said })
+        };
+        let mut order = running();
+        order.check(&output(1)).expect("in order");
+        assert_eq!(order.check(&output(TERMINAL_CHUNK_BYTES + 1)), Err(OrderError::Excessive("terminal")));
+        assert_eq!(order.check(&output(0)), Err(OrderError::Excessive("terminal")));
+        order.check(&GuestFrame::Exited { session_id: "ses_1".into(), exit: Exit::Code(0) }).expect("in order");
+        assert_eq!(order.check(&output(1)), Err(OrderError::Unexpected("terminal")));
+        assert_eq!(GuestOrder::after_hello().check(&output(1)), Err(OrderError::Unexpected("terminal")));
     }
 
     #[test]

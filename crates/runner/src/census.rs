@@ -45,6 +45,11 @@ impl Cgroup {
         std::fs::write(self.dir.join("cgroup.procs"), process.as_raw_nonzero().to_string())
     }
 
+    /// Where whoever writes a zero moves itself.
+    pub(crate) fn entrance(&self) -> io::Result<std::fs::File> {
+        std::fs::File::options().write(true).open(self.dir.join("cgroup.procs"))
+    }
+
     fn limit(&self, pids: u32) -> io::Result<()> {
         std::fs::write(self.dir.join("pids.max"), pids.to_string())
     }

@@ -33,7 +33,7 @@ impl std::fmt::Display for StartError {
 
 /// The whole environment of the program: the runner's own names, the caller's over them, and then what the caller
 /// may not change.
-fn environment(base: &[(&str, &str)], start: &Start) -> Result<Vec<(String, String)>, StartError> {
+pub(crate) fn environment(base: &[(&str, &str)], start: &Start) -> Result<Vec<(String, String)>, StartError> {
     let mut env: Vec<(String, String)> = base.iter().map(|&(name, value)| (name.into(), value.into())).collect();
     for (name, value) in &start.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {

@@ -6,6 +6,7 @@ use std::{
     ffi::{CStr, c_char, c_int, c_void},
     os::fd::{AsRawFd as _, BorrowedFd},
     ptr,
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use rustix::{
@@ -27,14 +28,39 @@ pub(crate) struct Program<'a> {
     /// `NAME=value`.
     pub(crate) environment: &'a [&'a CStr],
     pub(crate) directory: &'a CStr,
-    /// User and group to become; None to stay who we are.
-    pub(crate) user: Option<u32>,
+    pub(crate) identity: Identity,
     /// What the child has as descriptors 0, 1, 2, ...: nothing else stays open.
     pub(crate) descriptors: &'a [BorrowedFd<'a>],
+    /// What descriptor 0 is to it.
+    pub(crate) input: Input,
+    /// The list of processes of the cgroup that it joins before it can do anything, open for writing.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Gets its number before it exists for anybody else, so that its end is known for what it is whoever reaps it.
+    pub(crate) number: &'a AtomicI32,
     /// Open files: what the program has, and the most it may ask for.
     pub(crate) open_files: (u64, u64),
     /// System calls that it is refused.
     pub(crate) filter: &'a Filter,
+}
+
+/// Who a program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// Who this process is.
+    Same,
+    /// This user and group, which takes capabilities.
+    User(u32),
+    /// This user, whom the calling thread acts as, with the group that the thread has: for good.
+    Acting(u32),
+}
+
+/// What a program's descriptor 0 is to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// Something to read.
+    Plain,
+    /// The terminal that controls its session.
+    Terminal,
 }
 
 /// What the child reads, and where it leaves the reason why it could not go on.
@@ -56,13 +82,16 @@ pub(crate) fn spawn(program: &Program<'_>) -> Result<Pid, Errno> {
         error: None,
     };
     let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD;
     // SAFETY: the child runs `child` on a stack of its own, which grows down from the end of `stack` and is aligned
     // as u128 is. CLONE_VFORK suspends this thread until the child has executed its program or exited: stack, `shared`
     // and all that it refers to outlive the child's use. The other threads (the way out's, and those for files)
-    // go on meanwhile, and have no access to any of it; their descriptors, which the child may inherit, are all
-    // close-on-exec from the start.
-    let pid = unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, (&raw mut shared).cast()) };
+    // go on meanwhile, and have no access to any of it but the number, which is atomic; their descriptors, which the child
+    // may inherit, are all close-on-exec from the start.
+    let pid = unsafe {
+        let (top, number) = (stack.as_mut_ptr_range().end.cast(), program.number.as_ptr());
+        libc::clone(child, top, flags, (&raw mut shared).cast(), number)
+    };
     if pid < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::AGAIN));
     }
@@ -93,15 +122,23 @@ extern "C" fn child(shared: *mut c_void) -> c_int {
         Err(errno) => errno,
     };
     shared.error = Some(error);
+    // Whoever reaps this has not seen the end of the program.
+    shared.program.number.store(0, Ordering::Release);
     // SAFETY: ends this process without running anything of the parent's.
     unsafe { libc::_exit(127) }
 }
 
 /// Gives up everything that the program is not to have.
 fn confine(program: &Program<'_>) -> Result<(), Errno> {
-    if let Some(user) = program.user {
-        // Raw system calls: the C library's versions would look for other threads of the process to change as well.
+    if let Some(list) = program.cgroup {
+        // Zero is whoever writes it.
+        rustix::io::write(list, b"0")?;
+    }
+    // Raw system calls: the C library's versions would look for other threads of the process to change as well.
+    if matches!(program.identity, Identity::User(_)) {
         rustix::thread::set_thread_groups(&[])?;
+    }
+    if let Identity::User(user) | Identity::Acting(user) = program.identity {
         rustix::thread::set_thread_res_gid(Gid::from_raw(user), Gid::from_raw(user), Gid::from_raw(user))?;
         rustix::thread::set_thread_res_uid(Uid::from_raw(user), Uid::from_raw(user), Uid::from_raw(user))?;
     }
@@ -116,6 +153,9 @@ fn confine(program: &Program<'_>) -> Result<(), Errno> {
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Nofile, program.open_files.0, program.open_files.1)?;
     release_signals()?;
+    if let (Input::Terminal, Some(terminal)) = (program.input, program.descriptors.first()) {
+        rustix::process::ioctl_tiocsctty(terminal)?;
+    }
     for (target, descriptor) in (0..).zip(program.descriptors) {
         place(*descriptor, target)?;
     }
@@ -168,16 +208,21 @@ mod tests {
     fn run(path: &CStr, script: &CStr) -> Result<(String, Option<i32>), Errno> {
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         let null = File::open("/dev/null").expect("opens");
+        let number = AtomicI32::new(0);
         let pid = spawn(&Program {
             path,
             arguments: &[c"sh", c"-c", script],
             environment: &[c"A=b"],
             directory: c"/",
-            user: None,
+            identity: Identity::Same,
             descriptors: &[null.as_fd(), writer.as_fd(), writer.as_fd()],
+            input: Input::Plain,
+            cgroup: None,
+            number: &number,
             open_files: (64, 128),
             filter: &Filter::new().expect("compiles"),
         })?;
+        assert_eq!(number.load(Ordering::Acquire), pid.as_raw_nonzero().get());
         drop(writer);
         let mut output = String::new();
         reader.read_to_string(&mut output).expect("reads");

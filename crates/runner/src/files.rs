@@ -8,6 +8,8 @@
 //! is followed, and whatever the workload changes under its hands is at worst the workload's own doing to its own files.
 //!
 //! What it holds is bounded by the protocol: calls under way, open files, the parts of a listing.
+//!
+//! Being what the workload is, it is also what makes terminals.
 
 mod handles;
 mod list;
@@ -20,7 +22,10 @@ use std::{
     sync::mpsc::{Receiver, SyncSender, sync_channel},
 };
 
-use protocol::files::{FileCall, FileDone, FileOp, FileRefusal, FileReply, MAX_FILE_CALLS, MAX_REFUSAL_BYTES, WhyNot};
+use protocol::{
+    files::{FileCall, FileDone, FileOp, FileRefusal, FileReply, MAX_FILE_CALLS, MAX_REFUSAL_BYTES, WhyNot},
+    terminals::MAX_TERMINALS,
+};
 use rustix::{
     io::Errno,
     process::{Gid, Uid},
@@ -31,6 +36,7 @@ use self::{handles::Handles, place::Place};
 use crate::{
     interpreter::NOBODY,
     setup::{self, User},
+    terminals::{self, Ground, NotOpened, Order, Pty},
 };
 
 type Outcome = Result<FileDone, FileRefusal>;
@@ -46,15 +52,33 @@ pub(crate) struct Served {
     pub(crate) disk_bytes: u64,
     /// Whether the file system that the directory is on has nothing else on it, so that its use is the session's.
     pub(crate) own_disk: bool,
+    /// What terminals stand on.
+    pub(crate) ground: Ground,
 }
 
 /// The loop's end of the thread.
 #[derive(Debug)]
 pub(crate) struct Clerk {
-    calls: SyncSender<FileCall>,
-    answers: Receiver<FileReply>,
+    calls: SyncSender<Call>,
+    answers: Receiver<Answer>,
     /// Has one byte for each answer.
     bell: PipeReader,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+enum Call {
+    File(FileCall),
+    Terminal(Order),
+}
+
+/// What was done.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// With files.
+    File(FileReply),
+    /// The terminal of this number was made, or not.
+    Terminal(u32, Result<Pty, NotOpened>),
 }
 
 /// The host has more calls under way than it may have.
@@ -64,7 +88,7 @@ pub(crate) struct TooManyCalls;
 impl Clerk {
     /// Starts the thread.
     pub(crate) fn start(served: Served) -> std::io::Result<Self> {
-        let (calls, todo) = sync_channel::<FileCall>(MAX_FILE_CALLS);
+        let (calls, todo) = sync_channel::<Call>(MAX_FILE_CALLS + MAX_TERMINALS);
         // One at a time: what the host does not take is not read.
         let (said, answers) = sync_channel(1);
         let (bell, ring) = std::io::pipe()?;
@@ -73,12 +97,19 @@ impl Clerk {
                 .and_then(|()| Place::open(&served.workspace))
                 .map(|place| Handles::new(place, served.disk_bytes, served.own_disk))
                 .map_err(|errno| refuse("the working directory", errno));
-            for FileCall { id, op } in todo {
-                let outcome = match &mut desk {
-                    Ok(desk) => serve(desk, op),
-                    Err(refusal) => Err(refusal.clone()),
+            for call in todo {
+                let answer = match (call, &mut desk) {
+                    (Call::File(FileCall { id, op }), Ok(desk)) => {
+                        Answer::File(FileReply { id, outcome: serve(desk, op) })
+                    }
+                    (Call::File(FileCall { id, .. }), Err(refusal)) => {
+                        Answer::File(FileReply { id, outcome: Err(refusal.clone()) })
+                    }
+                    (Call::Terminal(Order { terminal, asked, pid }), _) => {
+                        Answer::Terminal(terminal, terminals::open(&served.ground, &asked, &pid))
+                    }
                 };
-                let told = said.send(FileReply { id, outcome }).is_ok();
+                let told = said.send(answer).is_ok();
                 if !told || rustix::io::write(&ring, &[0]) != Ok(1) {
                     return;
                 }
@@ -90,7 +121,12 @@ impl Clerk {
 
     /// Hands over a call.
     pub(crate) fn call(&self, call: FileCall) -> Result<(), TooManyCalls> {
-        self.calls.try_send(call).map_err(|_| TooManyCalls)
+        self.calls.try_send(Call::File(call)).map_err(|_| TooManyCalls)
+    }
+
+    /// Hands over the order for a terminal.
+    pub(crate) fn open_terminal(&self, order: Order) -> Result<(), TooManyCalls> {
+        self.calls.try_send(Call::Terminal(order)).map_err(|_| TooManyCalls)
     }
 
     /// Readable when there is an answer.
@@ -99,7 +135,7 @@ impl Clerk {
     }
 
     /// An answer, when the bell has rung.
-    pub(crate) fn answer(&self) -> Option<FileReply> {
+    pub(crate) fn answer(&self) -> Option<Answer> {
         match rustix::io::read(&self.bell, &mut [0; 1]) {
             Ok(1) => self.answers.recv().ok(),
             Ok(_) | Err(_) => None,

@@ -9,13 +9,14 @@ use std::{
         unix::{ffi::OsStrExt as _, net::UnixStream},
     },
     path::{Path, PathBuf},
+    sync::atomic::AtomicI32,
 };
 
 use protocol::Language;
 use rustix::{io::Errno, process::Pid};
 
 use crate::{
-    exec::{self, Program},
+    exec::{self, Identity, Input, Program},
     filter::Filter,
     hosts,
     setup::User,
@@ -24,9 +25,9 @@ use crate::{
 /// The workload's user and group where this process is root: "nobody", who owns nothing.
 pub(crate) const NOBODY: u32 = 65534;
 /// Open files: what programs expect to have, and the most that they may ask for.
-const OPEN_FILES: (u64, u64) = (1024, 4096);
+pub(crate) const OPEN_FILES: (u64, u64) = (1024, 4096);
 
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const LANG: &str = "C.UTF-8";
 
 /// What to start.
@@ -121,12 +122,16 @@ impl Interpreter {
             arguments: &arguments.iter().map(CString::as_c_str).collect::<Vec<_>>(),
             environment: &environment.iter().map(CString::as_c_str).collect::<Vec<_>>(),
             directory: &string(workspace.as_bytes())?,
-            user: match launch.user {
-                User::Nobody => Some(NOBODY),
-                User::Same => None,
+            identity: match launch.user {
+                User::Nobody => Identity::User(NOBODY),
+                User::Same => Identity::Same,
             },
             // The host programs expect their channel to be number 3.
             descriptors: &[null.as_fd(), their_stdout.as_fd(), their_stderr.as_fd(), their_control.as_fd()],
+            input: Input::Plain,
+            // It is moved once it is there: until its program comes it starts nothing.
+            cgroup: None,
+            number: &AtomicI32::new(0),
             open_files: OPEN_FILES,
             filter: &filter,
         })

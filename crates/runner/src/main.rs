@@ -6,7 +6,7 @@
 //! descriptor 2.
 //!
 //! One poll loop ([`supervise`]). Beside it a thread that puts files before the start ([`put`]), one for files from then on
-//! ([`files`]), and, where the sandbox has a way out, one that carries connections to the gateway ([`egress`]). None of them allocates what the workload could make
+//! ([`files`]), which opens terminals as well ([`terminals`]), and, where the sandbox has a way out, one that carries connections to the gateway ([`egress`]). None of them allocates what the workload could make
 //! grow without bound.
 
 mod args;
@@ -26,6 +26,7 @@ mod put;
 mod session;
 mod setup;
 mod supervise;
+mod terminals;
 mod turns;
 
 use std::process::ExitCode;

@@ -79,13 +79,18 @@ impl Processes {
     }
 }
 
-/// Reaps what has ended.
-pub(crate) fn reap(first: Pid) -> Reaped {
+/// Reaps what has ended, and shows each but the first process.
+pub(crate) fn reap(first: Pid, mut ended: impl FnMut(Pid, Exit)) -> Reaped {
     let mut reaped = Reaped { first: None, rest: Rest::Unknown };
     for _ in 0..REAPED_AT_ONCE {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) if pid == first => reaped.first = exit(status),
-            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(Some((pid, status))) => {
+                if let Some(exit) = exit(status) {
+                    ended(pid, exit);
+                }
+            }
+            Err(Errno::INTR) => {}
             Ok(None) => {
                 reaped.rest = Rest::Alive;
                 break;
@@ -111,11 +116,24 @@ fn kill_namespace() {
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
+/// Sends a signal to every process of the session that this one leads or led; whether there was any.
+pub(crate) fn signal_session(leader: Pid, signal: Signal) -> bool {
+    let mut found = false;
+    for process in everyone().filter(|process| process.session == Some(leader) && !process.is_zombie) {
+        found = true;
+        // Gone already is as good.
+        let _ = rustix::process::kill_process(process.pid, signal);
+    }
+    found
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Process {
     pid: Pid,
     parent: Option<Pid>,
+    session: Option<Pid>,
     threads: u32,
+    is_zombie: bool,
 }
 
 fn everyone() -> impl Iterator<Item = Process> {
@@ -124,15 +142,17 @@ fn everyone() -> impl Iterator<Item = Process> {
     pids.filter_map(|pid| parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
-/// `pid (command) state parent ... threads ...`, where the command may hold spaces and parentheses.
+/// `pid (command) state parent group session ... threads ...`, where the command may hold spaces and parentheses.
 fn parse(stat: &[u8]) -> Option<Process> {
     let close = stat.iter().rposition(|&byte| byte == b')')?;
     let pid = std::str::from_utf8(stat.split(|&byte| byte == b' ').next()?).ok()?;
-    let mut fields = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace().skip(1);
+    let mut fields = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace();
     Some(Process {
         pid: Pid::from_raw(pid.parse().ok()?)?,
+        is_zombie: fields.next()? == "Z",
         parent: Pid::from_raw(fields.next()?.parse().ok()?),
-        threads: fields.nth(15)?.parse().ok()?,
+        session: Pid::from_raw(fields.nth(1)?.parse().ok()?),
+        threads: fields.nth(13)?.parse().ok()?,
     })
 }
 
@@ -182,8 +202,14 @@ mod tests {
 
     #[test]
     fn a_command_name_cannot_forge_the_fields_behind_it() {
-        let stat = b"42 (a) R 1 (b)) S 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 9 0 100 0 0";
-        let process = Process { pid: Pid::from_raw(42).expect("a pid"), parent: Pid::from_raw(7), threads: 9 };
+        let stat = b"42 (a) R 1 (b)) S 7 42 41 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 9 0 100 0 0";
+        let process = Process {
+            pid: Pid::from_raw(42).expect("a pid"),
+            parent: Pid::from_raw(7),
+            session: Pid::from_raw(41),
+            threads: 9,
+            is_zombie: false,
+        };
         assert_eq!(parse(stat), Some(process));
     }
 

@@ -14,6 +14,7 @@
 
 mod ending;
 mod files;
+mod terminals;
 mod turning;
 mod waiting;
 
@@ -42,6 +43,7 @@ use crate::{
     put::{Putter, Refused},
     session::Session,
     setup::{self, Sandbox},
+    terminals::Terminals,
 };
 
 use self::waiting::Source;
@@ -122,6 +124,7 @@ pub(crate) struct Supervisor {
     putter: Option<Putter>,
     /// What serves files from then on.
     clerk: Option<Clerk>,
+    terminals: Terminals,
     /// Whether to stay when the program has ended.
     stays: bool,
     session: Option<Session>,
@@ -161,6 +164,7 @@ pub(crate) fn start(args: &Args, sandbox: Sandbox) -> Result<Supervisor, StartEr
         inbox: Inbox::default(),
         putter: None,
         clerk: None,
+        terminals: Terminals::default(),
         stays: false,
         session: None,
         census: None,
@@ -247,6 +251,7 @@ impl Supervisor {
         if ready.has(Source::Files) {
             self.answer_host(outbox);
         }
+        self.serve_terminals(&ready, outbox);
         self.finish(outbox)
     }
 
@@ -287,6 +292,7 @@ impl Supervisor {
                 Ok(Some(HostFrame::Interrupt { turn })) => self.interrupt(turn),
                 Ok(Some(HostFrame::File(call))) => self.call(call)?,
                 Ok(Some(HostFrame::Stop)) => self.stop()?,
+                Ok(Some(HostFrame::Terminal(call))) => self.call_terminal(call)?,
                 Ok(None) => break,
                 Err(error) => return Err(End::Fault(format!("from the host: {error}"))),
             }

@@ -5,7 +5,7 @@ use std::{io::Write, process::ExitCode};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{audit, binding, demo, doctor, file, fleet, gateway, image, key, run, serve, shell, trigger};
+use crate::{audit, binding, demo, doctor, file, fleet, gateway, image, key, run, serve, shell, terminal, trigger};
 
 /// Threads of the commands that are not servers.
 const THREADS: usize = 2;
@@ -29,6 +29,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Hold a conversation with a sandbox: code goes in, values and pictures come out
     Shell(Box<shell::ShellArgs>),
+    /// Use a terminal in a sandbox: a real shell, or any program that wants one
+    Terminal(Box<terminal::TerminalArgs>),
     /// Run one program many times, with an input each
     Fleet(Box<fleet::FleetArgs>),
     /// List, get, put and remove files of a session that runs
@@ -73,6 +75,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Run(args) => on_runtime(run::run(*args)),
             Command::Shell(args) => on_runtime(shell::run(*args)),
+            Command::Terminal(args) => on_runtime(terminal::run(*args)),
             Command::Fleet(args) => on_runtime(fleet::run(*args)),
             Command::Files(args) => on_runtime(file::files(args)),
             Command::Artifacts(args) => on_runtime(file::artifacts(args)),

@@ -29,7 +29,9 @@ mod serve;
 mod settings;
 mod shell;
 mod signals;
+mod terminal;
 mod trigger;
+mod venue;
 
 use std::process::ExitCode;
 

@@ -13,19 +13,19 @@ use client::{Client, ClientError};
 use wire::{CreateSession, ExecMode, Interactive, Language, Session, SessionId};
 
 use crate::{
-    embedded::{Embedded, EmbeddedOptions},
     run::{
         exit, report,
         request::{self, PolicyArgs},
         screen::{Form, Screen},
     },
-    settings::{ConfigError, values},
+    settings::values,
     shell::{
         blocks::Blocks,
         prompt::{Entry, Prompt},
         turn::{Became, Talk},
     },
     signals::Signals,
+    venue,
 };
 
 /// What `enclave shell` leaves with.
@@ -90,34 +90,10 @@ pub(crate) struct ShellArgs {
 pub(crate) async fn run(args: ShellArgs) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new(Form::Text);
     let signals = Signals::take()?;
-    let (backend, url) = (args.backend.clone(), args.url.clone().filter(|url| !url.is_empty()));
-    if let Some(url) = url {
-        let client = match client::key_from_env().and_then(|key| Client::new(&url, key)) {
-            Ok(client) => client,
-            Err(error) => return Ok(give_up(&[error.chain()], exit::REFUSED, &mut screen)),
-        };
-        if client.is_in_clear() {
-            screen.say("the server is reached by plain HTTP: the API key can be read on the network on its way");
-        }
-        return Ok(converse(&client, args, backend, &mut screen, &signals).await.into());
-    }
-    if args.session.is_some() {
-        let line = "--session needs the server that the session is on: --url or ENCLAVE_BASE_URL";
-        return Ok(give_up(&[line.to_owned()], exit::REFUSED, &mut screen));
-    }
-    let embedded = match Embedded::start(EmbeddedOptions { backend, ..EmbeddedOptions::default() }).await {
-        Ok(embedded) => embedded,
-        Err(error) => {
-            let code = if error.is::<ConfigError>() { exit::REFUSED } else { exit::UNREACHABLE };
-            return Ok(give_up(&[format!("{error:#}")], code, &mut screen));
-        }
-    };
-    let code = converse(&embedded.client(), args, None, &mut screen, &signals).await;
-    // Said, but what became of the conversation stays the exit code.
-    if let Err(error) = embedded.shutdown().await {
-        screen.say(&format!("the server did not end cleanly: {error:#}"));
-    }
-    Ok(code.into())
+    let (backend, url, joins) = (args.backend.clone(), args.url.clone(), args.session.is_some());
+    let conversation =
+        async |client: &Client, backend, screen: &mut Screen| converse(client, args, backend, screen, &signals).await;
+    Ok(venue::hold(url, backend, joins, &mut screen, conversation).await)
 }
 
 /// From the session to its end; gives the exit code.
@@ -264,7 +240,7 @@ async fn ended(talk: &Talk<'_>, screen: &mut Screen) -> u8 {
     ENDED
 }
 
-fn refused(client: &Client, error: &ClientError, screen: &mut Screen) -> u8 {
+pub(crate) fn refused(client: &Client, error: &ClientError, screen: &mut Screen) -> u8 {
     for line in report::told(client, error) {
         screen.say(&line);
     }
@@ -272,11 +248,4 @@ fn refused(client: &Client, error: &ClientError, screen: &mut Screen) -> u8 {
         Some(problem) if problem.status < 500 && problem.status != 429 => exit::REFUSED,
         Some(_) | None => exit::UNREACHABLE,
     }
-}
-
-fn give_up(lines: &[String], code: u8, screen: &mut Screen) -> ExitCode {
-    for line in lines {
-        screen.say(line);
-    }
-    code.into()
 }

@@ -71,6 +71,10 @@ audit_types! {
     FileWritten = "file_written",
     /// A file was taken out of the sandbox.
     FileRead = "file_read",
+    /// A terminal was opened.
+    TerminalOpened = "terminal_opened",
+    /// A terminal's program has ended, by itself, by a caller, or with its session.
+    TerminalClosed = "terminal_closed",
     /// A session was forked.
     SessionForked = "session_forked",
     /// A session's memory was put away.

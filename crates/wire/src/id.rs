@@ -104,6 +104,8 @@ ids! {
     DeliveryId = "whd";
     /// A trigger.
     TriggerId = "trg";
+    /// A terminal of a session.
+    TerminalId = "trm";
 }
 
 impl DeliveryId {

@@ -22,6 +22,12 @@ pub const MAX_JSON_DEPTH: usize = 32;
 #[error("{0}")]
 pub struct JsonError(String);
 
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// Parses a whole document, refusing duplicate keys and nesting over [`MAX_JSON_DEPTH`].
 pub fn parse_strict(bytes: &[u8]) -> Result<Value, JsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

@@ -17,6 +17,7 @@ mod json_text;
 mod problem;
 mod request;
 mod session;
+mod terminal;
 mod time;
 mod trigger;
 mod turn;
@@ -36,7 +37,7 @@ pub use fleet::{
     FleetTemplate, FleetUsage, MAX_FLEET_INPUT_BYTES, MAX_FLEET_MEMBERS, MemberPhase,
 };
 pub use frame::{Chunk, End, FrameKind, Gap, PhaseChange, StreamFrame};
-pub use id::{BindingId, DeliveryId, FleetId, IdError, KeyId, OrgId, SessionId, TriggerId};
+pub use id::{BindingId, DeliveryId, FleetId, IdError, KeyId, OrgId, SessionId, TerminalId, TriggerId};
 pub use json::{JsonError, MAX_JSON_DEPTH, Object, json_depth, parse_strict};
 pub use json_text::JsonText;
 pub use problem::{ErrorCode, FieldError, Problem};
@@ -47,6 +48,10 @@ pub use session::{
     Artifact, ArtifactPage, Denial, Enforcement, ExecMode, FaultCode, InteractiveView, KillReason, Language,
     LimitsView, Outcome, Phase, Session, SessionFault, SessionPage, SessionResult, SkippedArtifact, SkippedBecause,
     Usage,
+};
+pub use terminal::{
+    CreateTerminal, Terminal, TerminalAttached, TerminalControl, TerminalEvent, TerminalExit, TerminalGap,
+    TerminalPage, TerminalSize, TerminalState,
 };
 pub use time::Timestamp;
 pub use trigger::{

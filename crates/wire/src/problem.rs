@@ -31,6 +31,8 @@ pub enum ErrorCode {
     Conflict,
     /// The session has as many turns waiting as it may have. 409.
     TurnQueueFull,
+    /// The session has as many terminals as it may have, or the terminal as many clients. 409.
+    TooManyTerminals,
     /// A signed call with this id was taken already. 409.
     Replayed,
     /// It is no regular file, or no directory where one is needed. Links are neither. 409.
@@ -71,6 +73,7 @@ impl ErrorCode {
             | Self::WrongState
             | Self::Conflict
             | Self::TurnQueueFull
+            | Self::TooManyTerminals
             | Self::Replayed
             | Self::NotAFile => 409,
             Self::BodyTooLarge | Self::DiskExceeded => 413,
@@ -98,6 +101,7 @@ impl ErrorCode {
             Self::WrongState => "Wrong state",
             Self::Conflict => "The name is taken",
             Self::TurnQueueFull => "Too many turns are waiting",
+            Self::TooManyTerminals => "Too many terminals",
             Self::Replayed => "The call was taken already",
             Self::NotAFile => "Not a regular file",
             Self::BodyTooLarge => "The body is too large",
@@ -128,6 +132,7 @@ impl ErrorCode {
             Self::WrongState => "wrong_state",
             Self::Conflict => "conflict",
             Self::TurnQueueFull => "turn_queue_full",
+            Self::TooManyTerminals => "too_many_terminals",
             Self::Replayed => "replayed",
             Self::NotAFile => "not_a_file",
             Self::BodyTooLarge => "body_too_large",

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::{
-    Closing,
+    Carried, Closing,
     activity::{Activity, Use},
     socket::Socket,
 };
@@ -28,25 +28,25 @@ pub(super) struct Connection {
     pub(super) settings: Arc<Settings>,
     /// The server stops: no new requests, and what is under way may end.
     pub(super) closing: CancellationToken,
-    /// The deadline has passed.
-    pub(super) cut: CancellationToken,
+    /// Its place, and when nothing may go on.
+    pub(super) carried: Carried,
 }
 
 impl Connection {
     pub(super) async fn run(self, stream: TcpStream) {
-        let Self { http, app, settings, closing, cut } = self;
+        let Self { http, app, settings, closing, carried } = self;
         // Answers are small: without this, the second one on a connection may wait for the client's delayed ack.
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let gauge = metrics::gauge!("http_connections");
-        gauge.increment(1.0);
         let activity = Activity::new();
         let counted = Arc::clone(&activity);
         let told = Closing(closing.clone());
+        let cut = carried.cut.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             let asked = counted.ask(request.version());
             request.extensions_mut().insert(told.clone());
+            request.extensions_mut().insert(carried.clone());
             let answer = app.clone().call(request);
             async move {
                 let answer = answer.await.unwrap_or_else(|never: Infallible| match never {});
@@ -54,7 +54,7 @@ impl Connection {
             }
         });
         let io = TokioIo::new(Socket::new(stream, settings.stall_timeout));
-        let mut connection = pin!(http.serve_connection(io, service));
+        let mut connection = pin!(http.serve_connection_with_upgrades(io, service));
         let mut check_at = Instant::now() + settings.header_timeout;
         let mut ending = false;
         loop {
@@ -82,7 +82,6 @@ impl Connection {
                 }
             }
         }
-        gauge.decrement(1.0);
     }
 }
 

@@ -58,3 +58,23 @@ async fn where_everybody_is_authenticated_any_name_may_be_used() {
     let api = Api::start().await;
     assert_eq!(status(&api, Method::GET, "/healthz", &[("host", "enclave.example")]).await, 200);
 }
+
+#[tokio::test]
+async fn the_dev_profile_needs_no_key_and_only_when_both_engine_and_api_are_told_so() {
+    let create = || {
+        let mut asked = request(Method::POST, "/v1/sessions", None, r#"{"code": "1"}"#.into());
+        asked.headers_mut().insert("host", "127.0.0.1:8088".parse().unwrap());
+        asked
+    };
+    let api = Builder::dev().start().await;
+    let answer = api.send(create()).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.json()["createdBy"], "dev");
+
+    let mut only_engine = Builder::dev();
+    only_engine.settings.profile_is_dev = false;
+    assert_eq!(only_engine.start().await.send(create()).await.status, 401);
+
+    let only_api = Builder::default().settings(|settings| settings.profile_is_dev = true);
+    assert_eq!(only_api.start().await.send(create()).await.status, 401);
+}

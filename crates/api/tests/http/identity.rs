@@ -58,6 +58,7 @@ impl Documented {
             Operation::CreateTrigger => triggers::body(&triggers::new_name()).to_string().into(),
             Operation::UpdateTrigger => r#"{"enabled": false}"#.into(),
             Operation::WriteFile => "content".into(),
+            Operation::CreateTerminal => "{}".into(),
             Operation::GetHealth
             | Operation::GetReadiness
             | Operation::GetOpenApi
@@ -72,6 +73,9 @@ impl Documented {
             | Operation::ListTurns
             | Operation::GetTurn
             | Operation::InterruptTurn
+            | Operation::ListTerminals
+            | Operation::GetTerminal
+            | Operation::DeleteTerminal
             | Operation::ListFleets
             | Operation::GetFleet
             | Operation::DeleteFleet
@@ -99,6 +103,7 @@ impl Documented {
             | Operation::CallHook => Body::empty(),
         };
         let path = self.path.replace("{id}", id).replace("{number}", "1").replace("{path}", "a/file");
+        let path = path.replace("{terminal}", &format!("trm_{ABSENT}"));
         request(self.method.clone(), &path, key, body)
     }
 
@@ -116,6 +121,10 @@ impl Documented {
 
     fn is_of_turns(&self) -> bool {
         self.path.contains("/turns")
+    }
+
+    fn is_of_terminals(&self) -> bool {
+        self.path.contains("/terminals")
     }
 
     fn is_of_fleets(&self) -> bool {
@@ -224,12 +233,14 @@ const TABLE: &[&str] = &[
     "createBinding: admin owner",
     "createFleet: developer admin owner",
     "createSession: developer admin owner",
+    "createTerminal: developer admin owner",
     "createTrigger: developer admin owner",
     "createTurn: developer admin owner",
     "deleteBinding: admin owner",
     "deleteFile: developer admin owner",
     "deleteFleet: developer admin owner",
     "deleteSession: developer admin owner",
+    "deleteTerminal: developer admin owner",
     "deleteTrigger: developer admin owner",
     "fireTrigger: developer admin owner",
     "getArtifact: viewer developer admin owner",
@@ -243,6 +254,7 @@ const TABLE: &[&str] = &[
     "getSession: viewer developer admin owner",
     "getSessionAudit: viewer developer admin owner audit-only",
     "getSessionResult: viewer developer admin owner",
+    "getTerminal: viewer developer admin owner",
     "getTrigger: viewer developer admin owner",
     "getTriggerRuns: viewer developer admin owner",
     "getTurn: viewer developer admin owner",
@@ -256,6 +268,7 @@ const TABLE: &[&str] = &[
     "listFleetMembers: viewer developer admin owner",
     "listFleets: viewer developer admin owner",
     "listSessions: viewer developer admin owner",
+    "listTerminals: viewer developer admin owner",
     "listTriggers: viewer developer admin owner",
     "listTurns: viewer developer admin owner",
     "readFile: viewer developer admin owner",
@@ -307,8 +320,10 @@ async fn every_role_may_do_what_the_table_says_and_nothing_else() {
             let answer = api.send(operation.request(key.as_ref(), id)).await;
             operation.check(&answer);
             match answer.status.as_u16() {
-                // The session is not interactive, and says so to who may know.
-                200 | 201 | 204 | 404 | 409 if answer.status.is_success() || operation.is_of_turns() => {
+                // The session is not interactive, and runs no more, and says so to who may know.
+                200 | 201 | 204 | 404 | 409
+                    if answer.status.is_success() || operation.is_of_turns() || operation.is_of_terminals() =>
+                {
                     row.push(' ');
                     row.push_str(name);
                 }
@@ -358,26 +373,6 @@ async fn the_body_is_not_touched_before_the_caller_is_known_and_allowed() {
         let answer = api.send(request(Method::POST, "/v1/sessions", key, body)).await;
         assert_eq!((answer.status.as_u16(), polled.load(Ordering::Relaxed)), (status, touched));
     }
-}
-
-#[tokio::test]
-async fn the_dev_profile_needs_no_key_and_only_when_both_engine_and_api_are_told_so() {
-    let create = || {
-        let mut asked = request(Method::POST, "/v1/sessions", None, r#"{"code": "1"}"#.into());
-        asked.headers_mut().insert("host", "127.0.0.1:8088".parse().unwrap());
-        asked
-    };
-    let api = Builder::dev().start().await;
-    let answer = api.send(create()).await;
-    assert_eq!(answer.status, 201);
-    assert_eq!(answer.json()["createdBy"], "dev");
-
-    let mut only_engine = Builder::dev();
-    only_engine.settings.profile_is_dev = false;
-    assert_eq!(only_engine.start().await.send(create()).await.status, 401);
-
-    let only_api = Builder::default().settings(|settings| settings.profile_is_dev = true);
-    assert_eq!(only_api.start().await.send(create()).await.status, 401);
 }
 
 impl Api {

@@ -19,6 +19,7 @@ mod sessions;
 mod sockets;
 mod strangers;
 mod streams;
+mod terminals;
 mod triggers;
 mod turns;
 mod webhooks;

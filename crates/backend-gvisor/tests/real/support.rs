@@ -279,7 +279,11 @@ impl Seen {
             GuestFrame::Exceeded { limit } => self.exceeded.push(limit),
             GuestFrame::Exited { exit, .. } => self.exit = Some(exit.code()),
             GuestFrame::Fault { message } | GuestFrame::NotPut { message, .. } => self.fault = Some(message),
-            GuestFrame::Hello { .. } | GuestFrame::Started { .. } | GuestFrame::Turned(_) | GuestFrame::File(_) => {}
+            GuestFrame::Hello { .. }
+            | GuestFrame::Started { .. }
+            | GuestFrame::Turned(_)
+            | GuestFrame::File(_)
+            | GuestFrame::Terminal(_) => {}
         }
     }
 }

@@ -7,6 +7,7 @@ mod honest;
 mod lifecycle;
 mod limits;
 mod runner;
+mod terminals;
 mod turns;
 
 use futures::future::BoxFuture;
@@ -74,6 +75,9 @@ cases! {
     desk::a_program_that_was_stopped_leaves_its_files_to_a_host_that_wants_them: Language,
     desk::what_is_over_its_cpu_time_leaves_its_files_to_a_host_that_wants_them: Language,
     desk::a_grace_that_nobody_uses_ends: Backend,
+    terminals::a_terminal_echoes_has_a_size_and_ends_with_its_exit_code: Language,
+    terminals::a_terminal_that_nobody_reads_waits_and_holds_nothing_else_up: Backend,
+    terminals::a_terminal_that_is_closed_ends_and_the_program_lives_on: Backend,
     limits::output_is_cut_at_its_limit: Language,
     limits::processes_over_the_limit_are_reported: Language,
     limits::threads_over_the_limit_are_reported: Language,

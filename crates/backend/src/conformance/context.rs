@@ -277,8 +277,8 @@ impl Seen {
             GuestFrame::Fault { message } => self.fault = Some(message),
             GuestFrame::NotPut { reason, .. } => self.not_put = Some(reason),
             GuestFrame::Turned(turned) => self.turned.push(turned),
-            // A case that asks for files takes the answers itself; the channel lets no hello through after the handshake.
-            GuestFrame::File(_) | GuestFrame::Hello { .. } => {}
+            // A case that asks for files or terminals takes the answers itself; the channel lets no hello through after the handshake.
+            GuestFrame::File(_) | GuestFrame::Terminal(_) | GuestFrame::Hello { .. } => {}
         }
     }
 }

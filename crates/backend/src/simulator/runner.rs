@@ -29,6 +29,7 @@ use super::{
     outbox::Outbox,
     program::{Instruction, Misbehaviour, Program, Reach},
     sandbox::Sandbox,
+    terminals::{Silence, Terminals},
 };
 use crate::{SandboxLimit, Termination};
 
@@ -95,7 +96,9 @@ impl Runner {
         self.outbox.allow(start.output_bytes);
 
         let (mut gateway, mut told) = self.sandbox.take_gateway().unzip();
-        from_host.serve(Clerk { to_host: self.outbox.pipe(), files: &files, sandbox: &self.sandbox });
+        let silence = Silence::default();
+        let terminals = Terminals::new(self.outbox.pipe(), silence.clone());
+        from_host.serve(Clerk { to_host: self.outbox.pipe(), files: &files, sandbox: &self.sandbox }, terminals);
         let mut play = Play {
             outbox: &mut self.outbox,
             sandbox: &self.sandbox,
@@ -104,6 +107,7 @@ impl Runner {
             start: &start,
             gateway: gateway.as_mut(),
             files: &files,
+            terminals: silence.clone(),
             started: false,
             results: 0,
             last_result: None,
@@ -149,6 +153,7 @@ impl Runner {
             }
             if stopped {
                 let (session_id, exit) = (start.session_id.clone(), Exit::Signal(9));
+                silence.begin();
                 outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
                 outbox.flush().await?;
             }
@@ -184,7 +189,7 @@ async fn start(
             HostFrame::Turn(_) | HostFrame::Interrupt { .. } => {
                 match fault(outbox, "the host sent a turn before the start".to_owned()).await? {}
             }
-            HostFrame::File(_) | HostFrame::Stop => {
+            HostFrame::File(_) | HostFrame::Terminal(_) | HostFrame::Stop => {
                 match fault(outbox, "from the host: too early".to_owned()).await? {}
             }
         }
@@ -229,6 +234,7 @@ struct Play<'a> {
     start: &'a Start,
     gateway: Option<&'a mut ModelGateway>,
     files: &'a Mutex<Files>,
+    terminals: Silence,
     started: bool,
     processes: u32,
     results: u32,
@@ -253,6 +259,7 @@ impl Play<'_> {
         if let Some(gateway) = &mut self.gateway {
             gateway.finish().await;
         }
+        self.terminals.begin();
         self.outbox.say(&GuestFrame::Exited { session_id, exit }).await?;
         self.outbox.flush().await
     }

@@ -126,7 +126,8 @@ impl Driver {
                     frame @ (GuestFrame::Output { .. }
                     | GuestFrame::Result { .. }
                     | GuestFrame::Turned(_)
-                    | GuestFrame::File(_)),
+                    | GuestFrame::File(_)
+                    | GuestFrame::Terminal(_)),
                 ))) => {
                     // What would decide the end comes after it was decided.
                     let _ = self.take(frame, collected);
@@ -173,6 +174,7 @@ impl Driver {
                         | GuestFrame::Exceeded { .. }
                         | GuestFrame::Exited { .. }
                         | GuestFrame::Turned(_)
+                        | GuestFrame::Terminal(_)
                         | GuestFrame::Fault { .. }
                         | GuestFrame::NotPut { .. },
                     ) | None)

@@ -364,7 +364,9 @@ impl Driver {
                         "the channel's order check lets a hello through once, before this, and no turn was sent"
                     )
                 }
-                Ok(Some(GuestFrame::File(_))) => return Err(ChannelError::from(OrderError::Unasked).into()),
+                Ok(Some(GuestFrame::File(_) | GuestFrame::Terminal(_))) => {
+                    return Err(ChannelError::from(OrderError::Unasked).into());
+                }
                 Ok(None) | Err(ChannelError::Io(_)) => {
                     return Err(self.limit_behind(id).await.map_or(CloneError::Lost, over));
                 }

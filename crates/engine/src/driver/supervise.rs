@@ -147,6 +147,7 @@ impl Driver {
         let ended = Instant::now();
         let handed_over = collected.handed_over.load(Ordering::Acquire);
         self.live.desk.end_public();
+        self.live.board.close();
         let mut kept = self.nothing_kept();
         let mut observation = None;
         if self.wants_artifacts() && collected.started.is_some() {
@@ -218,17 +219,19 @@ impl Driver {
         let draining = self.inner.draining.clone();
         let mut orders = collected.talk.as_mut().map(Conversation::connect);
         let handed_over = Arc::clone(&collected.handed_over);
+        let terminals = Arc::clone(&live);
         let sending = async {
             inputs.send(sender).await?;
             sender.send(&start).await?;
             handed_over.store(true, Ordering::Release);
-            // From here on what turns need, and what becomes of files.
+            // From here on what turns need, and what becomes of files and terminals.
             loop {
                 let turns = OptionFuture::from(orders.as_mut().map(mpsc::Receiver::recv));
                 let frame = tokio::select! {
                     biased;
                     Some(Some(frame)) = turns => frame,
                     Some(frame) = outgoing.recv() => frame,
+                    frame = terminals.board.next() => frame,
                     else => return Ok(()),
                 };
                 sender.send(&frame).await?;
@@ -295,7 +298,7 @@ impl Driver {
                         }
                     }
                 }
-                step = Conversation::next(&mut collected.talk, &draining), if !ended => {
+                step = Conversation::next(&mut collected.talk, &live.board, &draining), if !ended => {
                     if let Some(decided) = self.converse(id, until, step, collected).await {
                         return decided;
                     }
@@ -321,6 +324,7 @@ impl Driver {
                             talk.started(now);
                         }
                         live.desk.open(frames.clone());
+                        live.board.open();
                     }
                     Ok(Some(GuestFrame::Turned(turned))) => {
                         if let Some(decided) = self.turned(id, until, &turned, collected).await {
@@ -417,6 +421,9 @@ impl Driver {
                 unreachable!("taken before this; the channel's order check lets each through once")
             }
             GuestFrame::File(reply) => self.live.desk.answer(reply).err().map(|error| Decided::Violation(error.into())),
+            GuestFrame::Terminal(reply) => {
+                self.live.board.answer(reply).err().map(|error| Decided::Violation(error.into()))
+            }
         }
     }
 
@@ -449,7 +456,8 @@ impl Driver {
                     | GuestFrame::NotPut { .. }
                     | GuestFrame::Turned(_)
                     // Whoever asked for it was sent away.
-                    | GuestFrame::File(_),
+                    | GuestFrame::File(_)
+                    | GuestFrame::Terminal(_),
                 )) => {}
                 Ok(None) | Err(_) => return,
             }

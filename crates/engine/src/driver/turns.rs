@@ -31,6 +31,7 @@ use crate::{
         supervise::{Collected, Decided, frame},
     },
     output::Output,
+    terminals::Board,
     turns::{Asked, Turns},
 };
 
@@ -127,7 +128,7 @@ impl Conversation {
     }
 
     /// What has to be done next, when it has to be. Cancel-safe.
-    pub(super) async fn next(conversation: &mut Option<Self>, draining: &CancellationToken) -> Step {
+    pub(super) async fn next(conversation: &mut Option<Self>, board: &Board, draining: &CancellationToken) -> Step {
         let Some(Self { turns, asked, running, idle_since: Some(idle_since), spent, .. }) = conversation else {
             return future::pending().await;
         };
@@ -136,7 +137,7 @@ impl Conversation {
                 // A turn that came in the last moment is in time.
                 biased;
                 Some(asked) = asked.recv() => return Step::Begin(Box::new(asked)),
-                () = sleep_until(*idle_since + ms(turns.bounds.idle_ttl_ms)) => {
+                () = idle(*idle_since, ms(turns.bounds.idle_ttl_ms), board) => {
                     return Step::Over(KillReason::IdleTtlExceeded);
                 }
                 () = draining.cancelled() => return Step::Drained,
@@ -377,6 +378,18 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => future::pending().await,
+    }
+}
+
+/// Resolves when nothing was done for so long: no turn since then, and nothing typed into a terminal.
+async fn idle(since: Instant, ttl: Duration, board: &Board) {
+    let mut over = since + ttl;
+    loop {
+        sleep_until(over).await;
+        match board.active().map(|active| active + ttl) {
+            Some(later) if later > over => over = later,
+            Some(_) | None => return,
+        }
     }
 }
 

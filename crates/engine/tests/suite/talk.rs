@@ -35,7 +35,11 @@ impl Runner {
                 HostFrame::Turn(turn) => turn,
                 // One that came too late.
                 HostFrame::Interrupt { .. } => continue,
-                HostFrame::Start(_) | HostFrame::Put(_) | HostFrame::File(_) | HostFrame::Stop => {
+                HostFrame::Start(_)
+                | HostFrame::Put(_)
+                | HostFrame::File(_)
+                | HostFrame::Terminal(_)
+                | HostFrame::Stop => {
                     panic!("out of order")
                 }
             };

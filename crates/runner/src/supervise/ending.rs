@@ -14,13 +14,15 @@ use crate::{
     outbox::Outbox,
     processes::{self, Processes, Rest},
     session::Session,
+    terminals::Terminals,
 };
 
 impl Supervisor {
     pub(super) fn reap(&mut self, outbox: &mut Outbox) -> Result<(), End> {
         // The descriptor only says that there is something to reap; which children, the reaping itself finds out.
         while matches!(rustix::io::read(&self.signals, &mut *self.chunk), Ok(1..)) {}
-        let reaped = processes::reap(self.interpreter.pid);
+        let terminals = &mut self.terminals;
+        let reaped = processes::reap(self.interpreter.pid, |pid, exit| terminals.ended(pid, exit));
         self.rest = reaped.rest;
         if let Some(exit) = reaped.first {
             self.first_ended(exit, outbox)?;
@@ -41,6 +43,8 @@ impl Supervisor {
         if let Some(census) = &self.census {
             census.close();
         }
+        // They end with it.
+        self.terminals = Terminals::default();
         Ok(())
     }
 
@@ -121,7 +125,7 @@ impl Supervisor {
             let pause = Timespec::try_from(KILL_AGAIN).expect("a few milliseconds");
             // Interrupted or not, the next round looks again.
             let _ = poll(&mut ended, Some(&pause));
-            self.rest = processes::reap(self.interpreter.pid).rest;
+            self.rest = processes::reap(self.interpreter.pid, |_, _| ()).rest;
         }
     }
 }

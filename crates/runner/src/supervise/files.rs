@@ -1,12 +1,15 @@
 //! What the host wants besides the program's own course: its files, and its end.
 
-use protocol::{Start, files::FileCall};
+use protocol::{GuestFrame, Start, files::FileCall};
 
 use super::{End, Supervisor};
 use crate::{
-    files::{Clerk, Served, TooManyCalls},
+    census::Cgroup,
+    control::environment,
+    files::{Answer, Clerk, Served, TooManyCalls},
     outbox::Outbox,
     session::Session,
+    terminals::Ground,
 };
 
 impl Supervisor {
@@ -17,10 +20,20 @@ impl Supervisor {
             user: self.launch.user,
             disk_bytes: start.disk_bytes,
             own_disk: self.disk.is_some(),
+            ground: self.ground(start)?,
         });
         self.clerk = Some(clerk.map_err(|error| End::Fault(format!("starting a thread: {error}")))?);
         self.stays = start.stays;
         Ok(())
+    }
+
+    /// What terminals have in common with the program.
+    fn ground(&self, start: &Start) -> Result<Ground, End> {
+        let env: Vec<_> = self.interpreter.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let env = environment(&env, start).map_err(|error| End::Fault(error.to_string()))?;
+        let cgroup = self.cgroup.as_ref().map(Cgroup::entrance).transpose();
+        let cgroup = cgroup.map_err(|error| End::Fault(format!("the workload's cgroup: {error}")))?;
+        Ok(Ground { user: self.launch.user, directory: self.launch.workspace.clone(), env, cgroup })
     }
 
     pub(super) fn call(&mut self, call: FileCall) -> Result<(), End> {
@@ -32,8 +45,10 @@ impl Supervisor {
 
     /// Passes one answer on.
     pub(super) fn answer_host(&mut self, outbox: &mut Outbox) {
-        if let Some(reply) = self.clerk.as_ref().and_then(Clerk::answer) {
-            outbox.push(&protocol::GuestFrame::File(reply));
+        match self.clerk.as_ref().and_then(Clerk::answer) {
+            Some(Answer::File(reply)) => outbox.push(&GuestFrame::File(reply)),
+            Some(Answer::Terminal(number, made)) => self.terminals.opened(number, made, outbox),
+            None => {}
         }
     }
 

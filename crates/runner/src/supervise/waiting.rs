@@ -27,6 +27,8 @@ pub(super) enum Source {
     Output(Stream),
     /// The thread that serves files has an answer.
     Files,
+    /// The terminal of this number has output, or takes input.
+    Terminal(u32),
 }
 
 /// What has.
@@ -47,7 +49,7 @@ impl Supervisor {
         let unsent = self.session.as_ref().is_some_and(|session| !session.unsent().is_empty());
         let control = if unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         let reads_output = self.reads_output(outbox);
-        let (mut sources, mut polled) = (Vec::with_capacity(7), Vec::with_capacity(7));
+        let (mut sources, mut polled) = (Vec::with_capacity(8), Vec::with_capacity(8));
         let mut watch = |source, descriptor, flags| {
             sources.push(source);
             polled.push(PollFd::from_borrowed_fd(descriptor, flags));
@@ -65,6 +67,9 @@ impl Supervisor {
         }
         if let Some(clerk) = self.clerk.as_ref().filter(|_| outbox.has_room()) {
             watch(Source::Files, clerk.bell(), PollFlags::IN);
+        }
+        for (number, descriptor, flags) in self.terminals.wanted(outbox.has_room()) {
+            watch(Source::Terminal(number), descriptor, flags);
         }
         polled.push(PollFd::from_borrowed_fd(stdout, to_host));
         let timeout =
@@ -92,7 +97,7 @@ impl Supervisor {
             return Some(KILL_AGAIN);
         }
         let count = self.census.as_ref().filter(|_| self.is_running()).and_then(Census::due);
-        let due = count.into_iter().chain(self.next_signal()).min()?;
+        let due = count.into_iter().chain(self.next_signal()).chain(self.terminals.due(outbox.has_room())).min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 }

@@ -10,6 +10,7 @@ mod pid1;
 mod put;
 mod python;
 mod support;
+mod terminals;
 mod turns_hostile;
 mod turns_node;
 mod turns_python;

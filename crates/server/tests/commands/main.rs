@@ -13,6 +13,7 @@ mod place;
 mod run;
 mod serve;
 mod shell;
+mod terminal;
 mod triggers;
 
 #[path = "../shared/leave.rs"]

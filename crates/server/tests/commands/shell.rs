@@ -99,7 +99,7 @@ fn a_person_has_a_prompt_several_lines_and_ctrl_c() {
 }
 
 /// A terminal with the command in it: Python knows how to make one.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keys: ChildStdin,
     shown: mpsc::Receiver<Vec<u8>>,
@@ -108,7 +108,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(place: &Place, args: &[&str]) -> Self {
+    pub(crate) fn open(place: &Place, args: &[&str]) -> Self {
         let command = place.command(args);
         let mut python = std::process::Command::new("python3");
         let program = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
@@ -134,7 +134,7 @@ impl Terminal {
         Self { child, keys, shown, seen: String::new() }
     }
 
-    fn types(&mut self, keys: &str) {
+    pub(crate) fn types(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).unwrap();
         self.keys.flush().unwrap();
     }
@@ -151,7 +151,7 @@ impl Terminal {
     }
 
     /// Waits for a text, and forgets what came up to it.
-    fn expect(&mut self, text: &str) {
+    pub(crate) fn expect(&mut self, text: &str) {
         let began = Instant::now();
         while !self.has(text) {
             assert!(began.elapsed() < PATIENCE, "{text:?} does not come: {}", self.seen);
@@ -161,7 +161,7 @@ impl Terminal {
         self.seen.drain(..at);
     }
 
-    fn wait(mut self) -> i32 {
+    pub(crate) fn wait(mut self) -> i32 {
         drop(self.keys);
         self.child.wait().unwrap().code().unwrap_or(-1)
     }

@@ -6,7 +6,7 @@ use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_of_the_api_guide_runs() {
-    let blocks = ["api.md", "files.md", "turns.md", "fleets.md"].map(examples);
+    let blocks = ["api.md", "files.md", "turns.md", "terminals.md", "fleets.md"].map(examples);
     assert!(blocks.iter().all(|blocks| !blocks.is_empty()), "{blocks:?}");
     // The pages stand on the tools of the guide's first example.
     play(&blocks.concat()).await;

@@ -11,6 +11,7 @@ mod git;
 mod hostile;
 mod network;
 mod server;
+mod terminals;
 mod turns;
 mod warm;
 mod webhooks;

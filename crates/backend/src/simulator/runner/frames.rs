@@ -1,10 +1,10 @@
-//! What the host sends, frame by frame. Calls on files are served on the way.
+//! What the host sends, frame by frame. Calls on files and terminals are served on the way.
 
 use protocol::{Decoder, HostFrame};
 use tokio::io::{AsyncReadExt, DuplexStream};
 
 use super::{Outbox, Stop, fault};
-use crate::simulator::clerk::Clerk;
+use crate::simulator::{clerk::Clerk, terminals::Terminals};
 
 /// Bytes taken from the pipe at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -17,6 +17,8 @@ pub(super) struct HostFrames<'a> {
     buffer: Vec<u8>,
     /// What serves files, from the start on.
     clerk: Option<Clerk<'a>>,
+    /// What has terminals, from then on.
+    terminals: Option<Terminals>,
 }
 
 /// What the host says while something runs.
@@ -32,12 +34,13 @@ pub(super) enum Heard {
 
 impl<'a> HostFrames<'a> {
     pub(super) fn new(pipe: &'a mut DuplexStream) -> Self {
-        Self { pipe, decoder: Decoder::new(), buffer: vec![0; READ_BYTES], clerk: None }
+        Self { pipe, decoder: Decoder::new(), buffer: vec![0; READ_BYTES], clerk: None, terminals: None }
     }
 
-    /// Serves files from here on.
-    pub(super) fn serve(&mut self, clerk: Clerk<'a>) {
+    /// Serves files and terminals from here on.
+    pub(super) fn serve(&mut self, clerk: Clerk<'a>, terminals: Terminals) {
         self.clerk = Some(clerk);
+        self.terminals = Some(terminals);
     }
 
     /// The next frame. A dropped call loses nothing.
@@ -55,21 +58,27 @@ impl<'a> HostFrames<'a> {
                 Ok(HostFrame::Interrupt { turn }) if turn == number => return Ok(Heard::Interrupted),
                 Ok(HostFrame::Interrupt { .. }) => {}
                 Ok(HostFrame::Stop) => return Ok(Heard::Stop),
-                Ok(HostFrame::Turn(_) | HostFrame::Start(_) | HostFrame::Put(_) | HostFrame::File(_)) | Err(_) => {
-                    return Ok(Heard::Unexpected);
-                }
+                Ok(
+                    HostFrame::Turn(_)
+                    | HostFrame::Start(_)
+                    | HostFrame::Put(_)
+                    | HostFrame::File(_)
+                    | HostFrame::Terminal(_),
+                )
+                | Err(_) => return Ok(Heard::Unexpected),
             }
         }
     }
 
-    /// The next frame that is no call on files, where those are served.
+    /// The next frame that is no call on files or terminals, where those are served.
     async fn frame(&mut self) -> Result<Result<HostFrame, protocol::DecodeError>, Stop> {
         loop {
-            match (self.decoder.next_frame::<HostFrame>(), &self.clerk) {
-                (Ok(Some(HostFrame::File(call))), Some(clerk)) => clerk.answer(call).await?,
-                (Ok(Some(frame)), _) => return Ok(Ok(frame)),
-                (Ok(None), _) => self.read().await?,
-                (Err(error), _) => return Ok(Err(error)),
+            match (self.decoder.next_frame::<HostFrame>(), &self.clerk, &mut self.terminals) {
+                (Ok(Some(HostFrame::File(call))), Some(clerk), _) => clerk.answer(call).await?,
+                (Ok(Some(HostFrame::Terminal(call))), _, Some(terminals)) => terminals.take(call),
+                (Ok(Some(frame)), _, _) => return Ok(Ok(frame)),
+                (Ok(None), _, _) => self.read().await?,
+                (Err(error), _, _) => return Ok(Err(error)),
             }
         }
     }

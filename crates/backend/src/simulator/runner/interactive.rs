@@ -57,9 +57,11 @@ impl Play<'_> {
                 HostFrame::Turn(turn) if turn.number > last => turn,
                 HostFrame::Interrupt { .. } => continue,
                 HostFrame::Stop => return Ok(None),
-                HostFrame::Turn(_) | HostFrame::Start(_) | HostFrame::Put(_) | HostFrame::File(_) => {
-                    return self.refuse().await;
-                }
+                HostFrame::Turn(_)
+                | HostFrame::Start(_)
+                | HostFrame::Put(_)
+                | HostFrame::File(_)
+                | HostFrame::Terminal(_) => return self.refuse().await,
             };
             last = number;
             let played = {
