@@ -329,9 +329,11 @@
       current = undefined;
       end(...outcome);
     };
+    // An interrupt is for a turn, which may wait behind the prelude.
+    const call = number === '' ? (step) => step() : interruptible;
     const guarded = (step) => {
       try {
-        if (outcome === undefined) interruptible(step);
+        if (outcome === undefined) call(step);
       } catch (error) {
         if (wasInterrupted(error)) interrupted();
         else settle('failed', undefined, describe(error));

@@ -125,6 +125,18 @@ fn an_interrupt_that_comes_too_late_or_too_early_does_nothing() {
 }
 
 #[test]
+fn an_interrupt_behind_a_prelude_is_for_the_turn_alone() {
+    with_each_host("turns_node::prelude", |host| {
+        let prelude = "let x = 41; const until = Date.now() + 500; while (Date.now() < until);";
+        let (mut open, _case) = host.case(prelude).interactive();
+        open.begin(1, "for (;;);");
+        open.send(&HostFrame::Interrupt { turn: 1 });
+        assert_eq!(open.turned(1).status(), "interrupted");
+        assert_eq!(open.run(2, "x + 1").value(), Some("42"));
+    });
+}
+
+#[test]
 fn all_that_a_turn_wrote_comes_before_its_end() {
     with_each_host("turns_node::output", |host| {
         let (mut open, _case) = host.case("").interactive();
