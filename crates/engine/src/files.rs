@@ -19,14 +19,14 @@ use protocol::{
 };
 use serde_json::{Value, json};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
-use wire::{AuditType, FieldError, SessionId, StreamFrame};
+use wire::{AuditType, FieldError, SessionId};
 
 pub(crate) use desk::{CallError, Desk, FRAMES};
 pub use download::Download;
 pub use list::FileFilter;
 pub use upload::{Digest, Upload};
 
-use crate::{Engine, FileError, Inner, driver::Backoff, files::desk::Handle, live::Live};
+use crate::{Engine, FileError, Inner, files::desk::Handle, live::Live};
 
 /// Files on their way in or out at once, over all sessions. Each holds up to 2 MiB of memory.
 pub(crate) const MAX_TRANSFERS: usize = 32;
@@ -87,27 +87,10 @@ impl Reached {
         timeout(TURN_PATIENCE, waiting).await.unwrap_or(Err(FileError::Busy { retry_after: COME_AGAIN }))
     }
 
-    /// Records what was done, and shows it. A store that does not answer is waited for, until the server ends.
+    /// Records what was done.
     async fn record(&self, kind: AuditType, data: Value) {
         let draft = Draft::platform(self.inner.clock.now(), kind, self.session, data).by(&self.actor);
-        let mut backoff = Backoff::until(&self.inner.deadline);
-        loop {
-            match self.inner.store.tenant(self.live.org).append_audit(vec![draft.clone()]).await {
-                Ok(events) => {
-                    for event in events {
-                        self.live.hub.publish(&StreamFrame::Audit(Box::new(event)));
-                    }
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(session = %self.session, %error, "an access to a file could not be recorded");
-                    if !backoff.goes_on() {
-                        return;
-                    }
-                    backoff.wait().await;
-                }
-            }
-        }
+        self.live.record(&self.inner, self.session, vec![draft], "an access to a file").await;
     }
 }
 

@@ -5,10 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use model::audit::Draft;
 use tokio::sync::watch;
-use wire::{OrgId, Session, SessionId, SessionResult};
+use wire::{OrgId, Session, SessionId, SessionResult, StreamFrame};
 
 use crate::{
+    Inner,
+    driver::Backoff,
     files::Desk,
     hub::{Hub, ReplayBudget},
     terminals::Board,
@@ -50,6 +53,32 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// Records what happened beside the session's own steps, and shows it. A store that does not answer is waited for,
+    /// until the server ends.
+    pub(crate) async fn record(&self, inner: &Inner, session: SessionId, drafts: Vec<Draft>, what: &'static str) {
+        if drafts.is_empty() {
+            return;
+        }
+        let mut backoff = Backoff::until(&inner.deadline);
+        loop {
+            match inner.store.tenant(self.org).append_audit(drafts.clone()).await {
+                Ok(events) => {
+                    for event in events {
+                        self.hub.publish(&StreamFrame::Audit(Box::new(event)));
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%session, %error, "{what} could not be recorded");
+                    if !backoff.goes_on() {
+                        return;
+                    }
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
     /// Asks for the end. The first to ask is the one who is told of.
     pub(crate) fn cancel(&self, by: String) {
         self.cancelled_by.send_if_modified(|first| {

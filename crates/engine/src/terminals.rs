@@ -15,15 +15,14 @@ use protocol::terminals::OpenTerminal;
 use serde_json::{Map, Value, json};
 use tokio::{sync::oneshot, time::timeout};
 use wire::{
-    AuditType, CreateTerminal, FieldError, SessionId, StreamFrame, Terminal, TerminalExit, TerminalId, TerminalPage,
-    TerminalState,
+    AuditType, CreateTerminal, FieldError, SessionId, Terminal, TerminalExit, TerminalId, TerminalPage, TerminalState,
 };
 
 pub use attachment::{Attachment, Shown, TerminalGone};
 pub(crate) use board::Board;
 
 use self::board::{Begun, NotBegun};
-use crate::{Engine, Inner, TerminalError, driver::Backoff, live::Live};
+use crate::{Engine, Inner, TerminalError, live::Live};
 
 /// How long a terminal may take to be opened.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
@@ -176,26 +175,8 @@ impl Record {
         .await;
     }
 
-    /// A store that does not answer is waited for, until the server ends.
     async fn append(&self, draft: Draft) {
-        let mut backoff = Backoff::until(&self.inner.deadline);
-        loop {
-            match self.inner.store.tenant(self.live.org).append_audit(vec![draft.clone()]).await {
-                Ok(events) => {
-                    for event in events {
-                        self.live.hub.publish(&StreamFrame::Audit(Box::new(event)));
-                    }
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(session = %self.session, %error, "a terminal could not be recorded");
-                    if !backoff.goes_on() {
-                        return;
-                    }
-                    backoff.wait().await;
-                }
-            }
-        }
+        self.live.record(&self.inner, self.session, vec![draft], "a terminal").await;
     }
 }
 

@@ -15,9 +15,8 @@ use futures::{Stream, StreamExt as _};
 use wire::{Artifact, FileEntry, FileKind, SessionId};
 
 use crate::{
-    process,
+    remote::{ServerArgs, shown},
     run::{artifacts, report},
-    trigger::shown,
 };
 
 /// List, get, put and remove files of a session that runs.
@@ -41,16 +40,6 @@ pub(crate) struct ArtifactsArgs {
     command: ArtifactsCommand,
     #[command(flatten)]
     server: ServerArgs,
-}
-
-#[derive(Args, Debug)]
-struct ServerArgs {
-    /// Server to talk to [default: http://127.0.0.1:8088]
-    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE, global = true)]
-    server: Option<String>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,14 +98,6 @@ enum ArtifactsCommand {
         #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
         to: PathBuf,
     },
-}
-
-impl ServerArgs {
-    fn client(&self) -> anyhow::Result<Client> {
-        process::harden();
-        let url = self.server.as_deref().filter(|url| !url.is_empty());
-        Ok(Client::new(url.unwrap_or(client::DEFAULT_BASE_URL), client::key_from_env()?)?)
-    }
 }
 
 pub(crate) async fn files(args: FilesArgs) -> anyhow::Result<ExitCode> {

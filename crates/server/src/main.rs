@@ -23,6 +23,7 @@ mod logging;
 mod metrics;
 mod platform;
 mod process;
+mod remote;
 mod run;
 mod secrets;
 mod serve;

@@ -10,11 +10,11 @@ use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use client::{Client, ClientError};
-use wire::{CreateSession, ExecMode, Interactive, Language, Session, SessionId};
+use wire::{ExecMode, Interactive, Language, Session, SessionId};
 
 use crate::{
     run::{
-        exit, report,
+        exit,
         request::{self, PolicyArgs},
         screen::{Form, Screen},
     },
@@ -25,7 +25,7 @@ use crate::{
         turn::{Became, Talk},
     },
     signals::Signals,
-    venue,
+    venue::{self, NoSession, refused},
 };
 
 /// What `enclave shell` leaves with.
@@ -107,15 +107,7 @@ async fn converse(
     let (pictures, joined) = (args.pictures.clone(), args.session);
     let session = match session(client, args, backend).await {
         Ok(session) => session,
-        Err(NoSession::Request(error)) => {
-            screen.say(&error.to_string());
-            return exit::REFUSED;
-        }
-        Err(NoSession::NotInteractive(id)) => {
-            screen.say(&format!("{id} is not interactive"));
-            return exit::REFUSED;
-        }
-        Err(NoSession::Client(error)) => return refused(client, &error, screen),
+        Err(no_session) => return no_session.say(client, screen),
     };
     let mut talk = Talk { client, session: &session, pictures, signals };
     let code = if std::io::stdin().is_terminal() {
@@ -123,20 +115,10 @@ async fn converse(
     } else {
         by_script(&mut talk, screen).await
     };
-    if joined.is_none()
-        && let Err(error) = client.delete(session.id).await
-    {
-        screen.say(&format!("{} could not be ended, and ends when it has idled long enough", session.id));
-        refused(client, &error, screen);
+    if joined.is_none() {
+        venue::end(client, session.id, screen).await;
     }
     code
-}
-
-/// Why there is nobody to talk to.
-enum NoSession {
-    Request(request::ProgramError),
-    NotInteractive(SessionId),
-    Client(ClientError),
 }
 
 async fn session(client: &Client, args: ShellArgs, backend: Option<String>) -> Result<Session, NoSession> {
@@ -153,15 +135,7 @@ async fn session(client: &Client, args: ShellArgs, backend: Option<String>) -> R
         turn_timeout_ms: args.turn,
         turn_budget_ms: None,
     };
-    let asked = args.policy.request().map_err(NoSession::Request)?;
-    let request = CreateSession {
-        language: args.language.unwrap_or_default(),
-        exec_mode: ExecMode::Interactive,
-        interactive: Some(bounds),
-        backend,
-        ..asked.request
-    };
-    request::Asked { request, files: asked.files }.create(client).await.map_err(NoSession::Client)
+    venue::session(client, args.policy, args.language, bounds, backend).await
 }
 
 /// A person types.
@@ -238,14 +212,4 @@ fn is_over(error: &ClientError) -> bool {
 async fn ended(talk: &Talk<'_>, screen: &mut Screen) -> u8 {
     talk.say_end(screen).await;
     ENDED
-}
-
-pub(crate) fn refused(client: &Client, error: &ClientError, screen: &mut Screen) -> u8 {
-    for line in report::told(client, error) {
-        screen.say(&line);
-    }
-    match error.problem() {
-        Some(problem) if problem.status < 500 && problem.status != 429 => exit::REFUSED,
-        Some(_) | None => exit::UNREACHABLE,
-    }
 }

@@ -6,9 +6,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use client::{Client, ClientError, Retry, TerminalOutput, TerminalSocket};
-use wire::{
-    CreateSession, CreateTerminal, ErrorCode, ExecMode, Interactive, Language, Phase, SessionId, Terminal, TerminalSize,
-};
+use wire::{CreateTerminal, ErrorCode, Interactive, Language, Phase, SessionId, Terminal, TerminalSize};
 
 use crate::{
     run::{
@@ -17,10 +15,9 @@ use crate::{
         screen::{Form, Screen},
     },
     settings::values,
-    shell::refused,
     signals::Signals,
     terminal::local::{Done, Escape, Local, Typed},
-    venue,
+    venue::{self, NoSession, refused},
 };
 
 /// What `enclave terminal` leaves with.
@@ -106,27 +103,14 @@ async fn converse(
         Some(id) => id,
         None => match create(client, args, backend).await {
             Ok(id) => id,
-            Err(NoSession::Request(error)) => {
-                screen.say(&error.to_string());
-                return exit::REFUSED;
-            }
-            Err(NoSession::Client(error)) => return refused(client, &error, screen),
+            Err(no_session) => return no_session.say(client, screen),
         },
     };
     let code = in_session(client, session, command, screen, signals).await;
-    if joined.is_none()
-        && let Err(error) = client.delete(session).await
-    {
-        screen.say(&format!("{session} could not be ended, and ends when it has idled long enough"));
-        refused(client, &error, screen);
+    if joined.is_none() {
+        venue::end(client, session, screen).await;
     }
     code
-}
-
-/// Why there is no session.
-enum NoSession {
-    Request(request::ProgramError),
-    Client(ClientError),
 }
 
 async fn create(client: &Client, args: TerminalArgs, backend: Option<String>) -> Result<SessionId, NoSession> {
@@ -136,16 +120,7 @@ async fn create(client: &Client, args: TerminalArgs, backend: Option<String>) ->
         turn_timeout_ms: None,
         turn_budget_ms: None,
     };
-    let asked = args.policy.request().map_err(NoSession::Request)?;
-    let request = CreateSession {
-        language: args.language.unwrap_or_default(),
-        exec_mode: ExecMode::Interactive,
-        interactive: Some(bounds),
-        backend,
-        ..asked.request
-    };
-    let asked = request::Asked { request, files: asked.files };
-    Ok(asked.create(client).await.map_err(NoSession::Client)?.id)
+    Ok(venue::session(client, args.policy, args.language, bounds, backend).await?.id)
 }
 
 async fn in_session(

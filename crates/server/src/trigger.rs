@@ -9,10 +9,12 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use client::{Client, ClientError};
-use serde::Serialize;
 use wire::{CreateTrigger, Trigger, TriggerId, TriggerKind, TriggerRun, UpdateTrigger};
 
-use crate::{process, run::report};
+use crate::{
+    remote::{ServerArgs, shown},
+    run::report,
+};
 
 /// More than the server takes.
 const MAX_REQUEST: u64 = 4 << 20;
@@ -25,12 +27,8 @@ const MAX_REQUEST: u64 = 4 << 20;
 pub(crate) struct TriggerArgs {
     #[command(subcommand)]
     command: TriggerCommand,
-    /// Server to talk to [default: http://127.0.0.1:8088]
-    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE, global = true)]
-    server: Option<String>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,11 +70,8 @@ enum TriggerCommand {
 }
 
 pub(crate) async fn run(args: TriggerArgs) -> anyhow::Result<ExitCode> {
-    process::harden();
-    let url = args.server.filter(|url| !url.is_empty());
-    let client = Client::new(url.as_deref().unwrap_or(client::DEFAULT_BASE_URL), client::key_from_env()?)?;
+    let (client, json) = (args.server.client()?, args.server.json);
     let told = |error: ClientError| anyhow!("{}", report::told(&client, &error).join("\n"));
-    let json = args.json;
     let text = match args.command {
         TriggerCommand::Create { file } => {
             let made = client.create_trigger(&read(&file)?).await.map_err(told)?;
@@ -156,10 +151,6 @@ async fn find(client: &Client, name: &str) -> anyhow::Result<TriggerId> {
     let all = all(client).await.map_err(|error| anyhow!("{}", report::told(client, &error).join("\n")))?;
     let found = all.into_iter().find(|trigger| trigger.name == name);
     found.map(|trigger| trigger.id).with_context(|| format!("there is no trigger {name:?}"))
-}
-
-pub(crate) fn shown<T: Serialize>(what: &T, json: bool, lines: impl FnOnce() -> String) -> anyhow::Result<String> {
-    if json { Ok(format!("{}\n", serde_json::to_string(what)?)) } else { Ok(lines()) }
 }
 
 fn line(trigger: &Trigger) -> String {

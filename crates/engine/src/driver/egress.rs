@@ -18,11 +18,11 @@ use model::{
 use protocol::egress::{HTTP_PROXY_PORT, INSIDE, INTERNAL_DOMAIN};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use wire::{AuditSource, AuditType, Denial, OrgId, SessionId, StreamFrame};
+use wire::{AuditSource, AuditType, Denial, SessionId};
 
 use crate::{
     BoundError, Inner,
-    driver::{Driver, record::Backoff, services::Services},
+    driver::{Driver, services::Services},
     live::Live,
 };
 
@@ -69,7 +69,6 @@ impl Egress {
             let listener = Listener {
                 inner: Arc::clone(&driver.inner),
                 live: Arc::clone(&driver.live),
-                org: driver.session.org_id,
                 session: driver.session.id,
                 heard: Arc::clone(&heard),
             };
@@ -122,7 +121,6 @@ impl Heard {
 struct Listener {
     inner: Arc<Inner>,
     live: Arc<Live>,
-    org: OrgId,
     session: SessionId,
     heard: Arc<Mutex<Heard>>,
 }
@@ -151,7 +149,7 @@ impl Listener {
                     said = gateway.try_next();
                 }
             }
-            self.record(drafts).await;
+            self.live.record(&self.inner, self.session, drafts, "egress").await;
         }
     }
 
@@ -191,29 +189,6 @@ impl Listener {
         drop(heard);
         if more > 0 {
             self.live.spent.send_modify(|spent| spent.egress_bytes = spent.egress_bytes.saturating_add(more));
-        }
-    }
-
-    /// Records events and shows them. A store that does not answer is waited for.
-    async fn record(&self, drafts: Vec<Draft>) {
-        if drafts.is_empty() {
-            return;
-        }
-        let mut backoff = Backoff::until(&self.inner.deadline);
-        loop {
-            match self.inner.store.tenant(self.org).append_audit(drafts.clone()).await {
-                Ok(events) => {
-                    for event in events {
-                        self.live.hub.publish(&StreamFrame::Audit(Box::new(event)));
-                    }
-                    return;
-                }
-                Err(error) if backoff.goes_on() => {
-                    tracing::error!(session = %self.session, %error, "egress could not be recorded");
-                    backoff.wait().await;
-                }
-                Err(_) => return,
-            }
         }
     }
 }
