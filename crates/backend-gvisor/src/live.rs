@@ -15,7 +15,7 @@ use rustix::process::Pid;
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    cgroup::Group,
+    cgroup::{Caps, Counters, Failed, Group, Memory},
     gateway::GatewayProcess,
     identity,
     log::Log,
@@ -61,6 +61,8 @@ pub(crate) struct Step {
 #[derive(Debug, Default)]
 struct Fate {
     in_force: Option<InForce>,
+    /// The limits of a group that has a reserve of memory, until it is opened.
+    reserve: Option<Caps>,
     reading: Reading,
     /// What ended it, if that was us.
     cause: Option<Cause>,
@@ -132,10 +134,16 @@ impl Live {
         }
     }
 
-    /// Puts a session's limits into force, as far as they are watched from here.
-    pub(crate) fn enforce(&self, in_force: InForce) {
-        lock(&self.fate).in_force = Some(in_force);
+    /// Puts a session's limits into force.
+    pub(crate) fn enforce(&self, caps: &Caps, in_force: impl FnOnce(Counters) -> InForce) -> Result<(), Failed> {
+        self.group.limit(caps)?;
+        let counters = self.group.counters().map_err(|source| Failed { step: "read cpu time", source })?;
+        let mut fate = lock(&self.fate);
+        fate.in_force = Some(in_force(counters));
+        fate.reserve = (caps.reserve_bytes > 0).then_some(*caps);
+        drop(fate);
         self.changed.notify_one();
+        Ok(())
     }
 
     /// Looks at it now. When it is over a limit for the first time, that is remembered, and it is what ends it unless
@@ -147,8 +155,15 @@ impl Live {
         let mut fate = lock(&self.fate);
         if let Some(counters) = counters {
             let memory_peak = counters.memory_peak.max(fate.reading.counters.memory_peak);
-            let out_of_memory = counters.out_of_memory || fate.reading.counters.out_of_memory;
-            fate.reading.counters = crate::cgroup::Counters { memory_peak, out_of_memory, ..counters };
+            let memory = counters.memory.max(fate.reading.counters.memory);
+            fate.reading.counters = Counters { memory_peak, memory, ..counters };
+        }
+        if fate.reading.counters.memory == Memory::Short
+            && let Some(caps) = fate.reserve.take()
+            && let Err(Failed { step, source }) = self.group.open_reserve(&caps)
+        {
+            tracing::warn!(sandbox = %self.id, step, %source, "no memory to end it gently");
+            fate.reading.counters.memory = Memory::Killed;
         }
         fate.reading.disk_bytes = disk_bytes;
         let found = observe::overrun(fate.in_force.as_ref(), &fate.reading);

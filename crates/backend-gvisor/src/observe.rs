@@ -6,7 +6,11 @@ use backend::{SandboxLimit, SandboxUsage, Termination};
 use model::limits::Limits;
 use protocol::DISK_TOLERANCE_BYTES;
 
-use crate::{cgroup::Counters, process::Exit, render::DISK_SLACK};
+use crate::{
+    cgroup::{Counters, Memory},
+    process::Exit,
+    render::DISK_SLACK,
+};
 
 /// The shortest pause between two looks.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
@@ -25,7 +29,7 @@ pub(crate) struct InForce {
     pub(crate) limits: Limits,
     /// CPU time that booting took.
     pub(crate) cpu_base_us: u64,
-    /// How long one that is over its CPU time or its files is left to its driver.
+    /// How long one that is over its CPU time, its files or its memory is left to its driver.
     pub(crate) grace: Duration,
 }
 
@@ -40,7 +44,7 @@ pub(crate) struct Reading {
 /// The limit that the sandbox is over, if any. Running out of memory or processes is one before a session's limits are
 /// in force, too.
 pub(crate) fn overrun(in_force: Option<&InForce>, reading: &Reading) -> Option<SandboxLimit> {
-    if reading.counters.out_of_memory {
+    if reading.counters.memory != Memory::Enough {
         return Some(SandboxLimit::Memory);
     }
     if reading.counters.forks_refused > 0 {
@@ -55,16 +59,16 @@ pub(crate) fn overrun(in_force: Option<&InForce>, reading: &Reading) -> Option<S
 }
 
 /// Whether a sandbox that was first seen over `limit` so long ago is to be ended now. What an honest sandbox cannot be over
-/// is never left to anybody: files beyond what its disk holds, or memory.
+/// is never left to anybody: files beyond what its disk holds. Nor is one in which the kernel has killed.
 pub(crate) fn is_due(in_force: Option<&InForce>, reading: &Reading, limit: SandboxLimit, since: Duration) -> bool {
     let Some(InForce { limits, grace, .. }) = in_force else { return true };
     let most = limits.disk_bytes.saturating_add(DISK_SLACK).saturating_add(DISK_TOLERANCE_BYTES);
     match limit {
-        SandboxLimit::Cpu | SandboxLimit::Disk => {
-            let kernel = reading.counters.out_of_memory || reading.counters.forks_refused > 0;
+        SandboxLimit::Cpu | SandboxLimit::Disk | SandboxLimit::Memory => {
+            let kernel = reading.counters.memory == Memory::Killed || reading.counters.forks_refused > 0;
             kernel || reading.disk_bytes > most || since >= *grace
         }
-        SandboxLimit::Memory | SandboxLimit::Pids => true,
+        SandboxLimit::Pids => true,
     }
 }
 
@@ -146,28 +150,29 @@ mod tests {
     #[test]
     fn without_a_session_only_what_the_kernel_refused_counts() {
         assert_eq!(overrun(None, &reading(u64::MAX, u64::MAX)), None);
-        let counters = Counters { out_of_memory: true, forks_refused: 1, ..Counters::default() };
+        let counters = Counters { memory: Memory::Short, forks_refused: 1, ..Counters::default() };
         assert_eq!(overrun(None, &Reading { counters, disk_bytes: 0 }), Some(SandboxLimit::Memory));
         let counters = Counters { forks_refused: 1, ..Counters::default() };
         assert_eq!(overrun(None, &Reading { counters, disk_bytes: 0 }), Some(SandboxLimit::Pids));
     }
 
     #[test]
-    fn a_grace_is_for_cpu_time_and_files_and_ends() {
+    fn a_grace_is_for_cpu_time_files_and_memory_and_ends() {
         let second = Duration::from_secs(1);
         let limits = InForce { grace: second, ..in_force() };
         let over = reading(2_000_000, 64 * MIB + DISK_SLACK);
-        for limit in [SandboxLimit::Cpu, SandboxLimit::Disk] {
+        for limit in [SandboxLimit::Cpu, SandboxLimit::Disk, SandboxLimit::Memory] {
             assert!(!is_due(Some(&limits), &over, limit, second / 2));
             assert!(is_due(Some(&limits), &over, limit, second));
             assert!(is_due(Some(&in_force()), &over, limit, Duration::ZERO), "without one");
             assert!(is_due(Some(&limits), &reading(0, 66 * MIB + DISK_SLACK), limit, Duration::ZERO), "no such disk");
-            let counters = Counters { out_of_memory: true, ..Counters::default() };
-            assert!(is_due(Some(&limits), &Reading { counters, disk_bytes: 0 }, limit, Duration::ZERO));
+            for (memory, due) in [(Memory::Killed, true), (Memory::Short, false)] {
+                let counters = Counters { memory, ..Counters::default() };
+                assert_eq!(is_due(Some(&limits), &Reading { counters, disk_bytes: 0 }, limit, Duration::ZERO), due);
+            }
         }
-        for limit in [SandboxLimit::Memory, SandboxLimit::Pids] {
-            assert!(is_due(Some(&limits), &over, limit, Duration::ZERO));
-        }
+        assert!(is_due(Some(&limits), &over, SandboxLimit::Pids, Duration::ZERO));
+        assert!(is_due(None, &over, SandboxLimit::Memory, Duration::ZERO), "of nobody yet");
     }
 
     #[test]

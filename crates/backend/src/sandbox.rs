@@ -70,7 +70,7 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// What its gateway has to know; there exactly if the shape has a way out.
     pub gateway: Option<GatewaySpec>,
-    /// How long a sandbox may go on once its CPU time or its files are over their limit, for a driver that hears of it
+    /// How long a sandbox may go on once its CPU time, its files or its memory are over their limit, for a driver that hears of it
     /// ([`crate::SessionBackend::overrun`]), ends the program itself and has its files. Zero: it is ended at once.
     pub grace: Duration,
 }

@@ -10,7 +10,7 @@ use std::{
 use backend::SandboxId;
 use rustix::event::EventfdFlags;
 
-use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, file, kill_members, layout::Roots};
+use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, Memory, file, kill_members, layout::Roots};
 
 /// Memory and swap together; there only where the kernel counts swap.
 const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
@@ -20,6 +20,9 @@ const LEAST_QUOTA_US: u64 = 1000;
 /// How close to the limit the peak must have been for a kill to be the limit's doing: the kernel counts the peak in
 /// batches. A process of this group that the host killed for its own want of memory is not an overrun.
 const PEAK_SLACK: u64 = 2 * 1024 * 1024;
+
+/// What the kernel takes from a group in one go, for a few processors: so close to the limit it is full.
+const FULL_SLACK: u64 = 512 * 1024;
 
 /// The instance's own group in every tree.
 #[derive(Debug, Clone)]
@@ -121,10 +124,19 @@ impl Group {
 
     pub(super) fn limit(&self, caps: &Caps) -> Result<(), Failed> {
         self.limit_memory(caps.memory_bytes)?;
+        if caps.reserve_bytes > 0 {
+            // What runs out of memory waits.
+            file::write(&self.dirs.memory, "memory.oom_control", 1)?;
+        }
         let quota = (u64::from(caps.cpu_millis) * CPU_PERIOD_US / 1000).max(LEAST_QUOTA_US);
         file::write(&self.dirs.cpu, "cpu.cfs_period_us", CPU_PERIOD_US)?;
         file::write(&self.dirs.cpu, "cpu.cfs_quota_us", quota)?;
         file::write(&self.dirs.pids, "pids.max", caps.pids)
+    }
+
+    pub(super) fn open_reserve(&self, caps: &Caps) -> Result<(), Failed> {
+        self.limit_memory(caps.memory_bytes.saturating_add(caps.reserve_bytes))?;
+        file::write(&self.dirs.memory, "memory.oom_control", 0)
     }
 
     /// Memory and swap together may never be below memory alone, so raising and lowering go in different orders.
@@ -144,17 +156,33 @@ impl Group {
     }
 
     pub(super) fn counters(&self) -> io::Result<Counters> {
-        let memory = &self.dirs.memory;
-        let memory_peak = file::number(memory, "memory.max_usage_in_bytes")?;
-        let limit = file::number(memory, "memory.limit_in_bytes")?;
-        let killed = file::field(memory, "memory.oom_control", "oom_kill")? > 0;
-        let waiting = file::field(memory, "memory.oom_control", "under_oom")? > 0;
+        let memory_peak = file::number(&self.dirs.memory, "memory.max_usage_in_bytes")?;
         Ok(Counters {
             cpu_us: file::number(&self.dirs.cpuacct, "cpuacct.usage")? / 1000,
             memory_peak,
-            out_of_memory: waiting || killed && memory_peak.saturating_add(PEAK_SLACK) >= limit,
+            memory: self.memory(memory_peak)?,
             forks_refused: file::field(&self.dirs.pids, "pids.events", "max")?,
         })
+    }
+
+    fn memory(&self, peak: u64) -> io::Result<Memory> {
+        let dir = &self.dirs.memory;
+        let limit = file::number(dir, "memory.limit_in_bytes")?;
+        let control = |key| file::field(dir, "memory.oom_control", key).map(|value| value > 0);
+        if control("oom_kill")? && peak.saturating_add(PEAK_SLACK) >= limit {
+            return Ok(Memory::Killed);
+        }
+        if control("under_oom")? {
+            return Ok(Memory::Short);
+        }
+        // Where nothing may be killed, some page faults do not wait either: they are taken again and again, and nobody is told.
+        let is_full = |usage: u64| usage.saturating_add(FULL_SLACK) >= limit;
+        if !control("oom_kill_disable")? || !is_full(file::number(dir, "memory.usage_in_bytes")?) {
+            return Ok(Memory::Enough);
+        }
+        let stat = |key| file::field(dir, "memory.stat", key);
+        let cached = stat("cache")?.saturating_sub(stat("shmem")?);
+        Ok(if cached < FULL_SLACK { Memory::Short } else { Memory::Enough })
     }
 
     pub(super) fn alarm(&self) -> io::Result<OwnedFd> {
@@ -231,12 +259,48 @@ mod tests {
     fn every_limit_reaches_its_file() {
         let root = tempfile::tempdir().unwrap();
         let (_, group) = tree(root.path());
-        group.limit(&Caps { memory_bytes: 64_000_000, cpu_millis: 250, pids: 77 }).unwrap();
+        let caps = Caps { memory_bytes: 64_000_000, reserve_bytes: 0, cpu_millis: 250, pids: 77 };
+        group.limit(&caps).unwrap();
         let read = |dir: &Path, name: &str| fs::read_to_string(dir.join(name)).unwrap();
         assert!(read(&group.dirs.memory, "memory.limit_in_bytes").starts_with("64000000"));
         assert_eq!(read(&group.dirs.memory, "memory.memsw.limit_in_bytes"), "64000000");
         assert_eq!(read(&group.dirs.cpu, "cpu.cfs_quota_us"), "25000");
         assert_eq!(read(&group.dirs.pids, "pids.max"), "77");
+        assert!(read(&group.dirs.memory, "memory.oom_control").starts_with("oom_kill_disable 0"), "the kernel kills");
+    }
+
+    #[test]
+    fn with_a_reserve_what_runs_out_waits_until_it_is_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let (_, group) = tree(root.path());
+        let caps = Caps { memory_bytes: 64_000_000, reserve_bytes: 2_000_000, cpu_millis: 250, pids: 77 };
+        let read = |name: &str| fs::read_to_string(group.dirs.memory.join(name)).unwrap();
+        group.limit(&caps).unwrap();
+        assert!(read("memory.limit_in_bytes").starts_with("64000000"));
+        assert!(read("memory.oom_control").starts_with("1om_kill_disable"), "only the first byte was written over");
+        group.open_reserve(&caps).unwrap();
+        assert!(read("memory.limit_in_bytes").starts_with("66000000"));
+        assert!(read("memory.oom_control").starts_with('0'));
+        fs::write(group.dirs.memory.join("memory.oom_control"), "under_oom 1\noom_kill 0\n").unwrap();
+        assert_eq!(group.counters().unwrap().memory, Memory::Short);
+    }
+
+    #[test]
+    fn what_is_full_and_told_nobody_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let (_, group) = tree(root.path());
+        let write = |name: &str, text: &str| fs::write(group.dirs.memory.join(name), text).unwrap();
+        for (kills, usage, cache, memory) in [
+            (false, 99_999_744, 5_100_000, Memory::Short),
+            (true, 99_999_744, 5_100_000, Memory::Enough),
+            (false, 99_000_000, 5_100_000, Memory::Enough),
+            (false, 99_999_744, 6_000_000, Memory::Enough),
+        ] {
+            write("memory.oom_control", if kills { "oom_kill_disable 0\n" } else { "oom_kill_disable 1\n" });
+            write("memory.usage_in_bytes", &format!("{usage}\n"));
+            write("memory.stat", &format!("cache {cache}\nrss 9\nshmem 5000000\n"));
+            assert_eq!(group.counters().unwrap().memory, memory, "{kills} {usage} {cache}");
+        }
     }
 
     #[test]
@@ -246,8 +310,8 @@ mod tests {
         let counters = group.counters().unwrap();
         assert_eq!(counters.cpu_us, 1500);
         assert_eq!(counters.forks_refused, 3);
-        assert!(!counters.out_of_memory);
+        assert_eq!(counters.memory, Memory::Enough);
         fs::write(group.dirs.memory.join("memory.max_usage_in_bytes"), "99999744\n").unwrap();
-        assert!(group.counters().unwrap().out_of_memory);
+        assert_eq!(group.counters().unwrap().memory, Memory::Killed);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use backend::SandboxId;
 use rustix::fs::inotify;
 
-use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, file, kill_members};
+use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, Memory, file, kill_members};
 
 /// What is switched on for the groups of sandboxes.
 const CONTROLLERS: &str = "+cpu +memory +pids";
@@ -70,7 +70,11 @@ impl Group {
     }
 
     pub(super) fn limit(&self, caps: &Caps) -> Result<(), Failed> {
-        file::write(&self.dir, "memory.max", caps.memory_bytes)?;
+        file::write(&self.dir, "memory.max", caps.memory_bytes.saturating_add(caps.reserve_bytes))?;
+        if caps.reserve_bytes > 0 {
+            // From here on the kernel makes whoever asks for more sleep.
+            file::write(&self.dir, "memory.high", caps.memory_bytes)?;
+        }
         file::write_if_there(&self.dir, "memory.swap.max", 0)?;
         // One killed process of a sandbox is the end of it anyway.
         file::write_if_there(&self.dir, "memory.oom.group", 1)?;
@@ -85,10 +89,25 @@ impl Group {
         Ok(Counters {
             cpu_us: file::field(&self.dir, "cpu.stat", "usage_usec")?,
             memory_peak: peak,
-            // Counts this limit alone: kills for the host's own want of memory are only in oom_kill.
-            out_of_memory: file::field(&self.dir, "memory.events", "oom")? > 0,
+            memory: self.memory()?,
             forks_refused: file::field(&self.dir, "pids.events", "max")?,
         })
+    }
+
+    fn memory(&self) -> io::Result<Memory> {
+        // Counts this limit alone: kills for the host's own want of memory are only in oom_kill.
+        if file::field(&self.dir, "memory.events", "oom")? > 0 {
+            return Ok(Memory::Killed);
+        }
+        if file::field(&self.dir, "memory.events", "high")? == 0 {
+            return Ok(Memory::Enough);
+        }
+        // That alone says little: files that are only cached are over it for as long as it takes to let go of them.
+        let stat = |key| file::field(&self.dir, "memory.stat", key);
+        let cached = stat("file")?.saturating_sub(stat("shmem")?);
+        let held = file::number(&self.dir, "memory.current")?.saturating_sub(cached);
+        let is_short = held >= file::number(&self.dir, "memory.high")?;
+        Ok(if is_short { Memory::Short } else { Memory::Enough })
     }
 
     pub(super) fn alarm(&self) -> io::Result<OwnedFd> {
@@ -155,22 +174,32 @@ mod tests {
             ("pids.max", ""),
             ("cpu.stat", "usage_usec 123\nuser_usec 100\n"),
             ("memory.current", "42\n"),
+            ("memory.high", ""),
+            ("memory.stat", "anon 10\nfile 30\nshmem 20\n"),
             ("memory.events", "low 0\nhigh 0\nmax 7\noom 0\noom_kill 1\n"),
             ("pids.events", "max 0\n"),
         ] {
             fs::write(dir.join(name), text).unwrap();
         }
-        group.limit(&Caps { memory_bytes: 1 << 27, cpu_millis: 1500, pids: 9 }).unwrap();
-        assert_eq!(read(dir, "memory.max"), "134217728");
+        let caps = Caps { memory_bytes: 1 << 27, reserve_bytes: 0, cpu_millis: 1500, pids: 9 };
+        group.limit(&caps).unwrap();
+        assert_eq!((read(dir, "memory.max").as_str(), read(dir, "memory.high").as_str()), ("134217728", ""));
         assert_eq!(read(dir, "memory.oom.group"), "1");
         assert_eq!(read(dir, "cpu.max"), "150000 100000");
         assert_eq!(read(dir, "pids.max"), "9");
-        let counters = Counters { cpu_us: 123, memory_peak: 42, out_of_memory: false, forks_refused: 0 };
+        let counters = Counters { cpu_us: 123, memory_peak: 42, memory: Memory::Enough, forks_refused: 0 };
         assert_eq!(group.counters().unwrap(), counters);
         fs::write(dir.join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
         fs::write(dir.join("memory.peak"), "99\n").unwrap();
         let after = group.counters().unwrap();
-        assert!(after.out_of_memory);
+        assert_eq!(after.memory, Memory::Killed);
         assert_eq!(after.memory_peak, 99);
+        group.limit(&Caps { reserve_bytes: 1, ..caps }).unwrap();
+        assert_eq!((read(dir, "memory.max").as_str(), read(dir, "memory.high").as_str()), ("134217729", "134217728"));
+        fs::write(dir.join("memory.events"), "high 3\noom 0\n").unwrap();
+        for (current, memory) in [(134_217_728 + 9, Memory::Enough), (134_217_728 + 10, Memory::Short)] {
+            fs::write(dir.join("memory.current"), format!("{current}\n")).unwrap();
+            assert_eq!(group.counters().unwrap().memory, memory, "10 of {current} bytes are cached files");
+        }
     }
 }

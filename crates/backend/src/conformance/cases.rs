@@ -74,6 +74,7 @@ cases! {
     desk::a_file_that_does_not_fit_is_refused_and_leaves_nothing: Backend,
     desk::a_program_that_was_stopped_leaves_its_files_to_a_host_that_wants_them: Language,
     desk::what_is_over_its_cpu_time_leaves_its_files_to_a_host_that_wants_them: Language,
+    desk::what_is_over_its_memory_leaves_its_files_to_a_host_that_wants_them: Language,
     desk::a_grace_that_nobody_uses_ends: Backend,
     terminals::a_terminal_echoes_has_a_size_and_ends_with_its_exit_code: Language,
     terminals::a_terminal_that_nobody_reads_waits_and_holds_nothing_else_up: Backend,

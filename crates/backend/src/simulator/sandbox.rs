@@ -116,8 +116,8 @@ impl Sandbox {
         state.meter.freeze(Instant::now());
         self.changed.notify_waiters();
         match limit {
-            SandboxLimit::Cpu | SandboxLimit::Disk => state.grace,
-            SandboxLimit::Memory | SandboxLimit::Pids => Duration::ZERO,
+            SandboxLimit::Cpu | SandboxLimit::Disk | SandboxLimit::Memory => state.grace,
+            SandboxLimit::Pids => Duration::ZERO,
         }
     }
 

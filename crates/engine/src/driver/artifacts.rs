@@ -71,12 +71,12 @@ impl Driver {
         let (runs, patience) = match decided {
             Decided::Exited(_) => (false, PATIENCE),
             // One that its backend has ended already does not answer.
-            Decided::Exceeded(SandboxLimit::Cpu | SandboxLimit::Disk) | Decided::Quota(_) | Decided::CutOff => {
-                (true, PATIENCE)
-            }
+            Decided::Exceeded(SandboxLimit::Cpu | SandboxLimit::Disk | SandboxLimit::Memory)
+            | Decided::Quota(_)
+            | Decided::CutOff => (true, PATIENCE),
             Decided::Cancelled(_) => (true, CANCELLED_PATIENCE),
             // The sandbox is gone, or nothing that it says is of any worth.
-            Decided::Exceeded(SandboxLimit::Memory | SandboxLimit::Pids)
+            Decided::Exceeded(SandboxLimit::Pids)
             | Decided::NotPut
             | Decided::Drained
             | Decided::Violation(_)

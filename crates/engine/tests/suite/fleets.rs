@@ -14,7 +14,7 @@ use wire::{
 
 use super::{
     backend::Wrapped,
-    support::{PATIENCE, World, eventually, quick, request, world, world_with},
+    support::{PATIENCE, World, eventually, quick, request, still, world, world_with},
 };
 
 /// Members that each run one script.
@@ -157,6 +157,25 @@ async fn each_budget_ends_a_fleet_with_its_own_reason() {
     assert_eq!((ended.phase, ended.reason), (FleetPhase::Killed, Some(FleetEndReason::WallBudgetExceeded)));
     assert!(ended.used.wall_ms >= 200, "{:?}", ended.used);
     assert_eq!((of(&members, MemberPhase::Killed), of(&members, MemberPhase::Skipped)), (2, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_of_time_is_used_up_by_all_members_together_and_to_the_millisecond() {
+    let still = still(|simulator| Wrapped::new(simulator, "simulator")).await;
+    let scripts = members((0..5).map(|_| "# sim: hang".into()));
+    let asked = json!({"members": scripts, "maxConcurrency": 2, "budget": {"wallMs": 10_000}});
+    let made = fleet(&still.world, asked).await;
+    let now = async || still.world.engine.fleet(&still.world.caller, made.id).await.unwrap();
+    eventually("two run", async || now().await.counts.running == 2).await;
+    let began = now().await.started_at.unwrap();
+    still.pass(4999).await;
+    assert_eq!(now().await.counts.running, 2, "not a millisecond early");
+    still.pass(1).await;
+    let (ended, members) = finished(&still.world.engine, &still.world.caller, made.id).await;
+    assert_eq!((ended.phase, ended.reason), (FleetPhase::Killed, Some(FleetEndReason::WallBudgetExceeded)));
+    assert_eq!((of(&members, MemberPhase::Killed), of(&members, MemberPhase::Skipped)), (2, 3));
+    assert_eq!(ended.used.wall_ms, 10_000);
+    assert_eq!(ended.finished_at.unwrap().as_millis() - began.as_millis(), 5000, "and not a millisecond late");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Each bound of a conversation, exactly when it is due, on a clock that stands still until it is moved.
 
-use wire::{Interactive, InterruptedBy, KillReason, Outcome, Phase, Session, Timestamp, TurnStatus};
+use engine::Shown;
+use wire::{CreateTerminal, Interactive, InterruptedBy, KillReason, Outcome, Phase, Session, Timestamp, TurnStatus};
 
 use super::{
     backend::Wrapped,
@@ -48,6 +49,28 @@ async fn a_session_does_not_idle_while_a_turn_runs() {
     let turn = waiter.ended().await.unwrap();
     assert_eq!((turn.status, turn.duration_ms), (TurnStatus::Interrupted, Some(10_000)));
     still.ends_after(&session, turn.finished_at.unwrap(), 1000, KillReason::IdleTtlExceeded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn typing_into_a_terminal_puts_the_idle_ttl_off_and_looking_at_it_does_not() {
+    let still = still(|simulator| Wrapped::new(simulator, "simulator")).await;
+    let bounds = Interactive { idle_ttl_ms: Some(5000), ..Interactive::default() };
+    let session = still.world.converse(bounds).await;
+    let (engine, caller) = (&still.world.engine, &still.world.caller);
+    let asked = CreateTerminal::default();
+    let terminal = engine.open_terminal(caller, session.id, asked, Vec::new()).await.unwrap();
+    let attached = engine.attach_terminal(caller, session.id, terminal.id, None).await.unwrap();
+    still.pass(4000).await;
+    attached.input(b"echo typed\n").await.unwrap();
+    let typed = Timestamp::from_millis(session.started_at.unwrap().as_millis() + 4000);
+    let (mut shown, mut seen) = (Vec::new(), 0);
+    while !String::from_utf8_lossy(&shown).contains("typed\r\ntyped\r\n") {
+        let Shown::Output(part) = attached.next(seen).await else { panic!("it ended: {shown:?}") };
+        shown.extend_from_slice(&part);
+        seen = attached.offset + shown.len() as u64;
+    }
+    still.ends_after(&session, typed, 5000, KillReason::IdleTtlExceeded).await;
+    assert!(matches!(attached.next(seen).await, Shown::SessionEnded));
 }
 
 #[tokio::test(start_paused = true)]

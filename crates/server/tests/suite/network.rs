@@ -5,9 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::Client;
+use client::{Client, ListMembers};
 use serde_json::{Value, json};
-use wire::{AuditType, BindingSecret, CreateSession, FaultCode, Outcome, SessionId, SessionResult};
+use wire::{
+    AuditType, BindingSecret, CreateFleet, CreateSession, FaultCode, FleetEndReason, FleetPhase, MemberPhase, Outcome,
+    SessionId, SessionResult,
+};
 
 use crate::{
     residue,
@@ -267,5 +270,50 @@ async fn a_bound_secret_is_nowhere_but_in_the_gateway_after_a_thousand_calls_and
     assert!(!dumps.iter().any(|name| name.to_string_lossy().starts_with("core")), "{dumps:?}");
     let sandboxes: Vec<String> = Vec::new();
     assert_eq!(residue::search(&sandboxes, &scene.server.data), Vec::<String>::new());
+    scene.server.audit_verifies().unwrap();
+}
+
+/// Asks as often as it is told, and stays.
+const ASKS: &str = r#"
+import os, time, urllib.request
+for _ in range(enclave.input):
+    urllib.request.urlopen(os.environ["ENCLAVE_SVC_API"] + "/asked", timeout=20).read()
+time.sleep(600)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_members_of_a_fleet_call_and_carry_counts_against_its_budget() {
+    let Some(scene) = Scene::on_gvisor("what_members_of_a_fleet_call_and_carry_counts_against_its_budget").await else {
+        return;
+    };
+    scene.bind().await;
+    for (times, budget, reason) in [
+        (3, json!({"bindingCalls": 5}), FleetEndReason::BindingBudgetExceeded),
+        (10_000, json!({"egressBytes": 20_000}), FleetEndReason::EgressBudgetExceeded),
+    ] {
+        let inputs = [times; 4];
+        let request: CreateFleet = serde_json::from_value(json!({
+            "name": "asking", "maxConcurrency": 2, "budget": budget,
+            "members": {"template": {"code": ASKS, "serviceBindings": ["api"]}, "inputs": inputs},
+        }))
+        .unwrap();
+        let made = scene.client.create_fleet(&request).await.unwrap();
+        let deadline = Instant::now() + Duration::from_mins(2);
+        let mut fleet = made;
+        while !fleet.phase.is_terminal() {
+            assert!(Instant::now() < deadline, "it goes on: {fleet:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            fleet = scene.client.fleet(fleet.id).await.unwrap();
+        }
+        assert_eq!((fleet.phase, fleet.reason), (FleetPhase::Killed, Some(reason)), "{fleet:#?}");
+        match reason {
+            FleetEndReason::BindingBudgetExceeded => assert!((5..=6).contains(&fleet.used.binding_calls), "{fleet:#?}"),
+            _ => assert!(fleet.used.egress_bytes >= 20_000, "{fleet:#?}"),
+        }
+        let members = scene.client.fleet_members(fleet.id, &ListMembers::default()).await.unwrap().items;
+        let phases: Vec<_> = members.iter().map(|member| member.phase).collect();
+        let (killed, skipped) = (MemberPhase::Killed, MemberPhase::Skipped);
+        assert_eq!(phases, [killed, killed, skipped, skipped], "{members:#?}");
+    }
     scene.server.audit_verifies().unwrap();
 }

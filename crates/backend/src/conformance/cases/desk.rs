@@ -12,7 +12,7 @@ use crate::{
     SandboxLimit, Termination,
     conformance::{
         context::{Checked, Context, Ended, Failed, Given, Running, ensure},
-        programs::{KEEPER, SPIN},
+        programs::{BALLOON, KEEPER, SPIN},
     },
 };
 
@@ -157,12 +157,34 @@ pub(super) async fn what_is_over_its_cpu_time_leaves_its_files_to_a_host_that_wa
     Ok(())
 }
 
-pub(super) async fn a_grace_that_nobody_uses_ends(context: Context) -> Checked {
-    let running = spin(&context, Duration::from_millis(100)).await?;
-    let ended = running.finish().await?;
-    ensure!(ended.termination == Termination::Exceeded(SandboxLimit::Cpu), "{ended:?}");
-    ensure!(ended.seen.exit.is_none(), "{ended:?}");
+pub(super) async fn what_is_over_its_memory_leaves_its_files_to_a_host_that_wants_them(context: Context) -> Checked {
+    let mut running = inflate(&context, context.patience).await?;
+    let limit = context.backend.overrun(&running.id).await?;
+    ensure!(limit == SandboxLimit::Memory, "{limit:?}");
+    running.stop().await?;
+    let kept = running.download("kept.txt").await?;
+    ensure!(kept == Ok(b"kept\n".to_vec()), "{kept:?}");
+    let ended = running.finish_by_force().await?;
+    ensure!(ended.termination == Termination::Exceeded(SandboxLimit::Memory), "{ended:?}");
+    ensure!(ended.observation.exceeded == Some(SandboxLimit::Memory), "{ended:?}");
     Ok(())
+}
+
+pub(super) async fn a_grace_that_nobody_uses_ends(context: Context) -> Checked {
+    let grace = Duration::from_millis(100);
+    for (running, limit) in
+        [(spin(&context, grace).await?, SandboxLimit::Cpu), (inflate(&context, grace).await?, SandboxLimit::Memory)]
+    {
+        let ended = running.finish().await?;
+        ensure!(ended.termination == Termination::Exceeded(limit), "{ended:?}");
+        ensure!(ended.seen.exit.is_none(), "{ended:?}");
+    }
+    Ok(())
+}
+
+async fn inflate(context: &Context, grace: Duration) -> Checked<Running> {
+    let limits = Limits { memory_bytes: 96 << 20, ..context.limits() };
+    context.start_with(BALLOON, limits, Given { stays: true, grace, ..Given::default() }).await
 }
 
 async fn spin(context: &Context, grace: Duration) -> Checked<Running> {
