@@ -124,6 +124,7 @@ fn enter(command: &mut Command, launch: &Launch<'_>) {
             rustix::io::write(borrow(door), b"0")?;
         }
         raise_oom_score()?;
+        allow_huge_pages()?;
         // No image of a sandbox's memory ever goes to a disk.
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         close_on_exec()?;
@@ -150,6 +151,14 @@ fn raise_oom_score() -> io::Result<()> {
     let file = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(file, OOM_SCORE)?;
     Ok(())
+}
+
+/// What the server's allocator decides for the server is not for the sandbox, which would inherit it.
+#[expect(unsafe_code, reason = "rustix has no such prctl")]
+fn allow_huge_pages() -> io::Result<()> {
+    // SAFETY: takes integers.
+    let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Nothing that other code of the server left open by mistake is inherited.
@@ -195,10 +204,17 @@ mod tests {
     }
 
     #[test]
+    #[expect(unsafe_code, reason = "as above")]
     fn a_launched_process_has_its_pipes_and_no_environment() {
+        // As the server's allocator does.
+        // SAFETY: takes integers.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }, 0);
         let launched = launch(&Launch {
             runsc: "/bin/sh".into(),
-            arguments: vec!["-c".into(), "read line; echo \"$line\"; cat /proc/self/oom_score_adj; env >&2".into()],
+            arguments: vec![
+                "-c".into(),
+                "read line; echo \"$line\"; cat /proc/self/oom_score_adj; grep THP /proc/self/status; env >&2".into(),
+            ],
             doors: Vec::new(),
             inherits: Vec::new(),
             namespace: None,
@@ -206,7 +222,7 @@ mod tests {
         .unwrap();
         rustix::io::write(&launched.stdin, b"hello\n").unwrap();
         let read = |end: OwnedFd| io::read_to_string(std::fs::File::from(end)).unwrap();
-        assert_eq!(read(launched.stdout), "hello\n900\n");
+        assert_eq!(read(launched.stdout), "hello\n900\nTHP_enabled:\t1\n");
         let environment = read(launched.stderr);
         assert!(environment.lines().all(|line| line.starts_with("PWD=") || line.starts_with("_=")), "{environment}");
         assert!(process::await_end(&launched.process, std::time::Duration::from_secs(10)));

@@ -41,7 +41,7 @@ use clap::Parser;
 use crate::settings::ConfigError;
 
 /// Small objects by the thousand, from many threads: what the system's allocator keeps after a burst is several times as
-/// much.
+/// much. Without huge pages, which made an idle server twice as large.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -8,8 +8,8 @@ use std::{
 use client::{Client, ListMembers};
 use serde_json::{Value, json};
 use wire::{
-    AuditType, BindingSecret, CreateFleet, CreateSession, FaultCode, FleetEndReason, FleetPhase, MemberPhase, Outcome,
-    SessionId, SessionResult,
+    AuditType, BindingSecret, CreateFleet, CreateSession, FaultCode, FleetEndReason, FleetMembers, FleetPhase,
+    FleetTemplate, MemberPhase, Outcome, SessionId, SessionResult,
 };
 
 use crate::{
@@ -291,12 +291,15 @@ async fn what_members_of_a_fleet_call_and_carry_counts_against_its_budget() {
         (3, json!({"bindingCalls": 5}), FleetEndReason::BindingBudgetExceeded),
         (10_000, json!({"egressBytes": 20_000}), FleetEndReason::EgressBudgetExceeded),
     ] {
-        let inputs = [times; 4];
-        let request: CreateFleet = serde_json::from_value(json!({
-            "name": "asking", "maxConcurrency": 2, "budget": budget,
-            "members": {"template": {"code": ASKS, "serviceBindings": ["api"]}, "inputs": inputs},
-        }))
-        .unwrap();
+        let template = serde_json::from_value(json!({"code": ASKS, "serviceBindings": ["api"]})).unwrap();
+        let inputs = (0..4).map(|_| json!(times).into()).collect();
+        let request = CreateFleet {
+            name: "asking".into(),
+            members: FleetMembers::Template(Box::new(FleetTemplate { template, inputs })),
+            max_concurrency: Some(2),
+            budget: Some(serde_json::from_value(budget).unwrap()),
+            ..CreateFleet::default()
+        };
         let made = scene.client.create_fleet(&request).await.unwrap();
         let deadline = Instant::now() + Duration::from_mins(2);
         let mut fleet = made;
