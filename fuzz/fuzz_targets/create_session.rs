@@ -7,7 +7,8 @@ use wire::CreateSession;
 
 fuzz_target!(|body: &[u8]| {
     let Ok((request, faults)) = CreateSession::parse(body) else { return };
-    let Ok(spec) = SessionSpec::decide(request, faults, &CEILING, &interactive::CEILING, &["gvisor"]) else { return };
+    let bounds = &interactive::CEILING;
+    let Ok(spec) = SessionSpec::decide(request, &[], faults, &CEILING, bounds, &["gvisor"]) else { return };
     let needs_code = spec.source.is_none() && spec.interactive.is_none();
     assert!((!needs_code || !spec.code.trim().is_empty()) && !spec.code.contains('\0'));
     assert!(spec.limits.memory_bytes <= CEILING.memory_bytes && spec.limits.pids <= CEILING.pids);

@@ -1,12 +1,12 @@
 //! Making a sandbox, and putting a session's limits on it.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Permissions},
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::{
-            fs::{DirBuilderExt as _, chown},
+            fs::{DirBuilderExt as _, PermissionsExt as _, chown},
             net::UnixStream,
         },
     },
@@ -171,14 +171,23 @@ fn start(inner: &Inner, image: &Image, live: &Arc<Live>, shape: &Shape, runtime:
 fn lay_out(dir: &Path, user: Option<u32>) -> io::Result<File> {
     for name in [DISK_DIR, STATE_DIR, ROOT_DIR] {
         let path = dir.join(name);
-        DirBuilder::new().mode(0o711).create(&path)?;
+        make_dir(&path, 0o711)?;
         chown(path, user, user)?;
     }
     File::open(dir)
 }
 
 fn write_config(dir: &Path, wanted: &Wanted<'_>) -> io::Result<()> {
-    fs::write(dir.join("config.json"), serde_json::to_vec(&render::config(wanted))?)
+    let path = dir.join("config.json");
+    fs::write(&path, serde_json::to_vec(&render::config(wanted))?)?;
+    fs::set_permissions(path, Permissions::from_mode(0o644))
+}
+
+/// The mode is what the sandbox's user needs, whatever the umask of this process, which may also be changed for a moment by
+/// other code in it (that writes a shell's history, say).
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().mode(mode).create(path)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 /// The limits of a session as limits of its group.
@@ -224,7 +233,7 @@ pub(crate) async fn assign(inner: &Arc<Inner>, prepared: Prepared, spec: &Sandbo
 /// Makes the directory of a new sandbox: from then on it is listed.
 pub(crate) fn found(sandboxes: &Path, id: &SandboxId) -> io::Result<std::path::PathBuf> {
     let dir = sandboxes.join(id.as_str());
-    DirBuilder::new().mode(0o755).create(&dir)?;
+    make_dir(&dir, 0o755)?;
     Ok(dir)
 }
 

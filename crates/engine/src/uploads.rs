@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, pin_mut};
-use model::session::Uploaded;
+use model::{limits::Limits, session::Uploaded};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     fs::File,
@@ -57,9 +57,9 @@ impl Engine {
         }
     }
 
-    /// The most that a session's files may take in this deployment.
-    pub fn max_disk_bytes(&self) -> u64 {
-        self.inner.config.maxima.disk_bytes
+    /// The most that the files of a session may take that asks for so much.
+    pub fn disk_bytes(&self, asked: Option<u64>) -> u64 {
+        asked.unwrap_or(Limits::default().disk_bytes).min(self.inner.config.maxima.disk_bytes)
     }
 }
 

@@ -102,7 +102,9 @@ impl Interpreter {
 
     fn execute(program: &Path, launch: &Launch, path: &OsStr) -> Result<Self, SpawnError> {
         let workspace = launch.workspace.as_os_str();
-        let env = [("PATH", text(path)), ("HOME", text(workspace)), ("LANG", LANG.to_owned())];
+        // Last, so that nothing of the image is shadowed: where pip puts programs of what it installs.
+        let path = format!("{}:{}/.local/bin", text(path), text(workspace));
+        let env = [("PATH", path), ("HOME", text(workspace)), ("LANG", LANG.to_owned())];
         let (control, their_control) = UnixStream::pair().map_err(SpawnError::Plumbing)?;
         let (stdout, their_stdout) = io::pipe().map_err(SpawnError::Plumbing)?;
         let (stderr, their_stderr) = io::pipe().map_err(SpawnError::Plumbing)?;

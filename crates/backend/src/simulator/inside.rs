@@ -18,7 +18,8 @@ pub(super) fn processes(language: Language) -> u32 {
 
 /// Arguments and environment, as a program would hand them back.
 pub(super) fn mirror(start: &Start) -> Vec<u8> {
-    let own = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/workspace"), ("LANG", "C.UTF-8")];
+    let own =
+        [("PATH", "/usr/local/bin:/usr/bin:/bin:/workspace/.local/bin"), ("HOME", "/workspace"), ("LANG", "C.UTF-8")];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
     // Names that are the runner's are not the caller's to set.
     let given = start.env.iter().filter(|(name, _)| !name.starts_with("ENCLAVE_"));

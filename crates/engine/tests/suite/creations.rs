@@ -6,7 +6,7 @@ use wire::{FaultCode, Outcome, Phase};
 
 use super::{
     store::Hold,
-    support::{PATIENCE, request, world, world_with},
+    support::{PATIENCE, quick, request, world, world_with},
 };
 
 fn keyed(script: &str, key: &str, body: &str) -> CreateRequest {
@@ -109,4 +109,13 @@ async fn a_creation_that_made_nothing_leaves_nothing_to_watch() {
     world.end_of(&first).await;
     // What was entered for it would be waited for.
     world.engine.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_beside_a_request_are_bounded_by_what_it_asks_for_and_by_the_default_if_it_does_not() {
+    let maxima = model::limits::Limits { disk_bytes: 1 << 30, ..model::limits::CEILING };
+    let world = world_with(Config { maxima, ..quick() }).await;
+    for (asked, most) in [(None, 512 << 20), (Some(1 << 20), 1 << 20), (Some(1 << 40), 1 << 30)] {
+        assert_eq!(world.engine.disk_bytes(asked), most, "{asked:?}");
+    }
 }

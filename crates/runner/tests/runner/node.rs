@@ -103,7 +103,7 @@ fn arguments_and_environment_are_exactly_those_of_the_session() {
         });
         let (path, home) = (case.path.clone(), case.workspace());
         let expected = format!(
-            r#"[["a b",""],{{"PATH":"{path}","HOME":"{}","LANG":"C.UTF-8","X":"1","ENCLAVE_SESSION_ID":"ses_0197"}},""]"#,
+            r#"[["a b",""],{{"PATH":"{path}:{0}/.local/bin","HOME":"{0}","LANG":"C.UTF-8","X":"1","ENCLAVE_SESSION_ID":"ses_0197"}},""]"#,
             home.display()
         );
         assert_eq!(case.run().clean(), expected + "\n");

@@ -42,8 +42,8 @@ fn arguments_and_environment_are_exactly_those_of_the_session() {
     });
     let (path, home) = (case.path.clone(), case.workspace());
     let expected = format!(
-        "[[\"a b\", \"\", \"\\u00fc\"], {{\"ENCLAVE_SESSION_ID\": \"ses_0197\", \"HOME\": \"{}\", \"LANG\": \"C\", \
-         \"PATH\": \"{path}\", \"X\": \"1=2\"}}, \"\"]\n",
+        "[[\"a b\", \"\", \"\\u00fc\"], {{\"ENCLAVE_SESSION_ID\": \"ses_0197\", \"HOME\": \"{0}\", \"LANG\": \"C\", \
+         \"PATH\": \"{path}:{0}/.local/bin\", \"X\": \"1=2\"}}, \"\"]\n",
         home.display()
     );
     assert_eq!(case.run().clean(), expected);

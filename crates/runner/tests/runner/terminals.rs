@@ -28,6 +28,18 @@ pub(crate) struct Terminal<'a> {
     pub(crate) ended: Option<Exit>,
 }
 
+/// Tells what was waited for, when nothing more comes.
+struct Told<'a> {
+    wanted: &'a str,
+    seen: &'a str,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        eprintln!("waited for {:?}, saw {:?}", self.wanted, self.seen);
+    }
+}
+
 impl<'a> Terminal<'a> {
     fn of(open: &'a mut Open, number: u32) -> Self {
         Self { open, number, seen: vec![], unacked: 0, ahead: 0, acks: true, ended: None }
@@ -105,7 +117,9 @@ impl<'a> Terminal<'a> {
                 return;
             }
             assert_eq!(self.ended, None, "ended without {text:?}: {seen}");
+            let told = Told { wanted: text, seen: &seen };
             self.next();
+            std::mem::forget(told);
         }
     }
 

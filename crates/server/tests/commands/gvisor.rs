@@ -36,6 +36,19 @@ fn programs_run_and_leave_what_they_should() {
 }
 
 #[test]
+fn a_strict_umask_keeps_nothing_from_a_sandbox() {
+    let place = Place::new();
+    if !works(&place, "a_strict_umask_keeps_nothing_from_a_sandbox") {
+        return;
+    }
+    // In this process, which the command has it from; nextest gives each test its own.
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let left = place.run_with_input(&["run", "-", "--backend", "gvisor"], b"open('a', 'w').write('b'); print('here')");
+    rustix::process::umask(before);
+    assert_eq!((left.code, left.stdout()), (0, "here\n"), "{}", left.stderr);
+}
+
+#[test]
 fn limits_end_programs_for_the_right_reason() {
     let place = Place::new();
     if !works(&place, "limits_end_programs_for_the_right_reason") {

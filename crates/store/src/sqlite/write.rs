@@ -37,7 +37,7 @@ const BATCH: usize = 256;
 /// another one on the file (`enclave key`, say) would hardly ever find it free.
 const BREATH: Duration = Duration::from_millis(1);
 /// How long transactions may follow one another without a gap.
-const HELD_BREATH: Duration = Duration::from_millis(10);
+const HELD_BREATH: Duration = Duration::from_millis(40);
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 

@@ -2,12 +2,13 @@
 
 use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 
+use serde_json::json;
 use sqlx::Connection as _;
 use store::{
-    OpenError, Store, StoreError,
+    OpenError, Store, StoreError, UpdateError,
     conformance::{
         Subject as _,
-        support::{World, draft},
+        support::{World, draft, result, update},
     },
     sqlite::Sqlite,
 };
@@ -154,4 +155,35 @@ async fn a_store_in_memory_is_gone_with_its_last_handle() {
     world.store.close().await;
     let again = World::of(Arc::new(Sqlite::open_in_memory().await.unwrap())).await;
     assert_eq!(again.system.orgs().await.unwrap().len(), 1);
+}
+
+/// Queued at once and in this order, so that they are in one transaction, or in two.
+#[tokio::test]
+async fn changes_of_one_session_in_one_go_are_carried_out_in_order() {
+    let (_file, world) = ten_entries().await;
+    for _ in 0..8 {
+        let session = world.created().await;
+        let mut running = update(&session, Phase::Running);
+        running.sandbox = Some("first".to_owned());
+        let mut succeeded = update(&session, Phase::Succeeded);
+        succeeded.result = Some(result(session.id, Some(json!("of the second"))));
+        let gone = update(&session, Phase::TornDown);
+        let last = gone.session.clone();
+        let tenant = &world.tenant;
+        let (running, succeeded, gone, late) = tokio::join!(
+            tenant.update_session(running),
+            tenant.update_session(succeeded),
+            tenant.update_session(gone),
+            tenant.update_session(update(&session, Phase::Running)),
+        );
+        for done in [running, succeeded, gone] {
+            assert_eq!(done.expect("a live session is updated").len(), 1);
+        }
+        assert!(matches!(late, Err(UpdateError::NotLive(id)) if id == session.id), "{late:?}");
+        assert_eq!(tenant.session(session.id).await.expect("a read"), Some(last));
+        let kept = tenant.result(session.id).await.expect("a read").expect("it stays").result;
+        assert_eq!(kept.expect("it had one").value(), json!("of the second"));
+        assert_eq!(world.audit_of(session.id).await.len(), 4);
+    }
+    world.verified().await;
 }

@@ -99,9 +99,8 @@ pub(crate) async fn read(app: &App, headers: &HeaderMap, body: Body, boundary: S
 
 /// The most that the files of this request can have. What cannot be read of it is refused later, with everything else.
 fn most_bytes(app: &App, request: &[u8]) -> u64 {
-    let most = app.engine().max_disk_bytes();
     let asked = CreateSession::parse(request).ok().and_then(|(request, _)| request.limits.disk_bytes);
-    asked.map_or(most, |asked| asked.min(most))
+    app.engine().disk_bytes(asked)
 }
 
 async fn json(app: &App, part: Field<'_>, unclaimed: &Arc<AtomicU64>) -> Result<Json, Failure> {
