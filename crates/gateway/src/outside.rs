@@ -47,7 +47,9 @@ impl Outside {
     /// With this resolver, or that of the host.
     pub(crate) fn asking(resolver: Option<SocketAddr>, policy: Policy, limits: GatewayLimits) -> io::Result<Self> {
         let builder = match resolver {
-            None => TokioResolver::builder_tokio().map_err(io::Error::other)?,
+            None => TokioResolver::builder_tokio().map_err(|error| {
+                io::Error::other(format!("/etc/resolv.conf names no resolver ({error}); name one with egress_resolver"))
+            })?,
             Some(address) => {
                 let on_port = |mut connection: ConnectionConfig| {
                     connection.port = address.port();
