@@ -163,7 +163,7 @@ fn a_terminal_is_a_shell_with_a_size_and_the_environment_of_the_program() {
     shell.call(TerminalOp::Resize(TerminalSize { rows: 50, cols: 132 }));
     shell.types("stty size; echo $COLOUR $TERM $HOME $ENCLAVE_SESSION_ID; pwd\n");
     let place = case.workspace().display().to_string();
-    shell.expect(&format!("50 132\r\nblue xterm-256color {place} ses_0197\r\n{place}\r\n"));
+    shell.expect(&format!("50 132\r\nblue xterm-256color {place} ses_0197\r\n{place}\r\nready> "));
     // Nothing of the runner's; 10 is the shell's own, of the terminal.
     shell.types("ls -m /proc/$$/fd; echo coun''ted\n");
     shell.expect("\r\n0, 1, 10, 2\r\ncounted");

@@ -130,7 +130,7 @@ async fn a_shell_is_used_resized_left_taken_up_again_and_ended() {
         let mut shell = scene.open(id, &["sh"]).await;
         shell.expect("$ ").await;
         shell.types("echo hello\r").await;
-        shell.expect("\r\nhello\r\n").await;
+        shell.expect("\r\nhello\r\n$ ").await;
         shell.types("stty size\r").await;
         shell.expect("24 80\r\n").await;
         shell.socket.resize(TerminalSize { rows: 50, cols: 132 }).await.unwrap();
@@ -202,7 +202,7 @@ async fn a_real_shell_has_jobs_the_programs_files_and_environment_and_nothing_of
     shell.expect("alive\r\nbegun\r\n").await;
     shell.signals("\x1a").await;
     shell.types("\rkill %1; fg; echo go''ne\r").await;
-    shell.expect("gone\r\n").await;
+    shell.expect("gone\r\n$ ").await;
     // Descriptors of ours, capabilities, and what of the runner can be reached.
     shell.types("ls -m /proc/$$/fd; grep -E '^(Cap(Prm|Eff)|NoNewPrivs|Seccomp):' /proc/self/status\r").await;
     // 10 is its own, of the terminal.
@@ -259,7 +259,7 @@ async fn a_program_that_floods_while_nobody_looks_leaves_the_server_as_it_is() {
         // Each time around goes through the same pipe: what could come by then has come.
         for turn in 0..50 {
             witness.types(&format!("echo turn {turn}\r")).await;
-            witness.expect(&format!("\r\nturn {turn}\r\n")).await;
+            witness.expect(&format!("\r\nturn {turn}\r\n$ ")).await;
         }
         let grown = scene.server.resident().saturating_sub(before);
         assert!(grown < 32 * MIB, "{backend}: {grown} bytes for {} floods", floods.len());
