@@ -30,7 +30,6 @@ use crate::{
     image::{Image, Root},
     launch::{Launch, Launched, launch},
     live::{Live, Processes},
-    observe::InForce,
     render::{self, DISK_DIR, ROOT_DIR, STATE_DIR, Wanted, inherited},
     watch,
 };
@@ -53,8 +52,8 @@ const PER_WORKLOAD_THREAD: u32 = 4;
 const WHILE_BOOTING: Caps = Caps { memory_bytes: 512 * MIB, reserve_bytes: 0, cpu_millis: 4000, pids: 1024 };
 
 /// Memory on top, for a sandbox whose program is over it and whose files are still wanted: what the program takes until
-/// the runner has ended it. Measured: with half of it, 118 of 120 programs
-/// that did nothing but fill memory were ended in time.
+/// the runner has ended it. Measured: with half of it, 118 of 120 programs that did nothing but fill memory were ended in
+/// time.
 const RESERVE_BYTES: u64 = 128 * MIB;
 
 /// The host's ends of a sandbox's pipe.
@@ -210,7 +209,7 @@ pub(crate) async fn assign(inner: &Arc<Inner>, prepared: Prepared, spec: &Sandbo
     let grace = spec.grace;
     let work = {
         let live = Arc::clone(&live);
-        move || live.enforce(&caps(&limits, grace), |at| InForce { limits, cpu_base_us: at.cpu_us, grace })
+        move || live.enforce(&caps(&limits, grace), limits, grace)
     };
     let gateway = match (&spec.gateway, shape.egress) {
         (Some(spec), true) => Some(gateway::start(inner, &live, spec)),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use backend::{Observation, SandboxId, SandboxLimit, Termination};
+use model::limits::Limits;
 use rustix::process::Pid;
 use tokio::sync::{Notify, watch};
 
@@ -135,11 +136,11 @@ impl Live {
     }
 
     /// Puts a session's limits into force.
-    pub(crate) fn enforce(&self, caps: &Caps, in_force: impl FnOnce(Counters) -> InForce) -> Result<(), Failed> {
+    pub(crate) fn enforce(&self, caps: &Caps, limits: Limits, grace: Duration) -> Result<(), Failed> {
         self.group.limit(caps)?;
         let counters = self.group.counters().map_err(|source| Failed { step: "read cpu time", source })?;
         let mut fate = lock(&self.fate);
-        fate.in_force = Some(in_force(counters));
+        fate.in_force = Some(InForce { limits, cpu_base_us: counters.cpu_us, grace });
         fate.reserve = (caps.reserve_bytes > 0).then_some(*caps);
         drop(fate);
         self.changed.notify_one();

@@ -63,13 +63,8 @@ pub(crate) fn overrun(in_force: Option<&InForce>, reading: &Reading) -> Option<S
 pub(crate) fn is_due(in_force: Option<&InForce>, reading: &Reading, limit: SandboxLimit, since: Duration) -> bool {
     let Some(InForce { limits, grace, .. }) = in_force else { return true };
     let most = limits.disk_bytes.saturating_add(DISK_SLACK).saturating_add(DISK_TOLERANCE_BYTES);
-    match limit {
-        SandboxLimit::Cpu | SandboxLimit::Disk | SandboxLimit::Memory => {
-            let kernel = reading.counters.memory == Memory::Killed || reading.counters.forks_refused > 0;
-            kernel || reading.disk_bytes > most || since >= *grace
-        }
-        SandboxLimit::Pids => true,
-    }
+    let kernel = reading.counters.memory == Memory::Killed || reading.counters.forks_refused > 0;
+    !limit.leaves_grace() || kernel || reading.disk_bytes > most || since >= *grace
 }
 
 /// When to look next: not later than a limit could be overrun from here.

@@ -70,8 +70,9 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// What its gateway has to know; there exactly if the shape has a way out.
     pub gateway: Option<GatewaySpec>,
-    /// How long a sandbox may go on once its CPU time, its files or its memory are over their limit, for a driver that hears of it
-    /// ([`crate::SessionBackend::overrun`]), ends the program itself and has its files. Zero: it is ended at once.
+    /// How long a sandbox may go on once it is over a limit that leaves one ([`SandboxLimit::leaves_grace`]), for a driver
+    /// that hears of it ([`crate::SessionBackend::overrun`]), ends the program itself and has its files. Zero: it is ended
+    /// at once.
     pub grace: Duration,
 }
 
@@ -108,6 +109,16 @@ pub enum SandboxLimit {
     Pids,
     /// Files.
     Disk,
+}
+
+impl SandboxLimit {
+    /// Whether a sandbox that is over it still does what its driver asks for. One that has no process left to start does not.
+    pub fn leaves_grace(self) -> bool {
+        match self {
+            Self::Cpu | Self::Memory | Self::Disk => true,
+            Self::Pids => false,
+        }
+    }
 }
 
 /// How a sandbox ended.

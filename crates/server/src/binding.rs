@@ -5,15 +5,14 @@ mod secret;
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use client::{Client, ClientError, ListBindings};
+use client::{Client, ListBindings};
 use wire::{Binding, BindingId, BindingSpec, CreateBinding};
 
 use crate::{
     binding::{args::SpecArgs, secret::SecretArgs},
-    process,
-    run::report,
+    remote::{ServerArgs, shown, told},
 };
 
 /// Make, list, rotate and delete service bindings.
@@ -25,12 +24,8 @@ use crate::{
 pub(crate) struct BindingArgs {
     #[command(subcommand)]
     command: BindingCommand,
-    /// Server to talk to [default: http://127.0.0.1:8088]
-    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE, global = true)]
-    server: Option<String>,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,9 +64,7 @@ enum BindingCommand {
 }
 
 pub(crate) async fn run(args: BindingArgs) -> anyhow::Result<ExitCode> {
-    process::harden();
-    let url = args.server.filter(|url| !url.is_empty());
-    let client = Client::new(url.as_deref().unwrap_or(client::DEFAULT_BASE_URL), client::key_from_env()?)?;
+    let (client, json) = (args.server.client()?, args.server.json);
     if client.is_in_clear() {
         eprintln!(
             "enclave: the server is reached by plain HTTP: key and secret can be read on the network on their way"
@@ -81,21 +74,21 @@ pub(crate) async fn run(args: BindingArgs) -> anyhow::Result<ExitCode> {
         BindingCommand::Create { name, spec, secret } => {
             let spec = spec.spec(name)?;
             let request = CreateBinding { spec, secret: secret.read()? };
-            one(&client.create_binding(&request).await.map_err(|error| told(&client, &error))?, args.json)?
+            one(&client.create_binding(&request).await.map_err(|error| told(&client, &error))?, json)?
         }
-        BindingCommand::List => list(&client, args.json).await?,
+        BindingCommand::List => list(&client, json).await?,
         BindingCommand::Show { name } => {
             let found = find(&client, &name).await?;
-            if args.json { one(&found, true)? } else { format!("{}\n", serde_json::to_string_pretty(&found)?) }
+            if json { one(&found, true)? } else { format!("{}\n", serde_json::to_string_pretty(&found)?) }
         }
         BindingCommand::Rotate { name, secret } => {
             let id = find(&client, &name).await?.id;
             let secret = secret.read()?;
-            one(&client.rotate_binding(id, &secret).await.map_err(|error| told(&client, &error))?, args.json)?
+            one(&client.rotate_binding(id, &secret).await.map_err(|error| told(&client, &error))?, json)?
         }
         BindingCommand::Delete { name } => {
             let id = find(&client, &name).await?.id;
-            one(&client.delete_binding(id).await.map_err(|error| told(&client, &error))?, args.json)?
+            one(&client.delete_binding(id).await.map_err(|error| told(&client, &error))?, json)?
         }
     };
     std::io::stdout().lock().write_all(text.as_bytes()).context("the answer cannot be written")?;
@@ -126,17 +119,14 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<String> {
             break;
         }
     }
-    if json {
-        return Ok(format!("{}\n", serde_json::to_string(&all)?));
-    }
-    if all.is_empty() {
+    if all.is_empty() && !json {
         eprintln!("there are no bindings; enclave binding create makes one");
     }
-    Ok(all.iter().map(line).collect())
+    shown(&all, json, || all.iter().map(line).collect())
 }
 
 fn one(binding: &Binding, json: bool) -> anyhow::Result<String> {
-    if json { Ok(format!("{}\n", serde_json::to_string(binding)?)) } else { Ok(line(binding)) }
+    shown(binding, json, || line(binding))
 }
 
 fn line(binding: &Binding) -> String {
@@ -149,9 +139,4 @@ fn line(binding: &Binding) -> String {
         binding.secret_version,
         binding.rotated_at
     )
-}
-
-/// What the server said, every fault of it, or that there is none.
-fn told(client: &Client, error: &ClientError) -> anyhow::Error {
-    anyhow!("{}", report::told(client, error).join("\n"))
 }

@@ -15,8 +15,8 @@ use futures::{Stream, StreamExt as _};
 use wire::{Artifact, FileEntry, FileKind, SessionId};
 
 use crate::{
-    remote::{ServerArgs, shown},
-    run::{artifacts, report},
+    remote::{ServerArgs, shown, told},
+    run::artifacts,
 };
 
 /// List, get, put and remove files of a session that runs.
@@ -102,7 +102,7 @@ enum ArtifactsCommand {
 
 pub(crate) async fn files(args: FilesArgs) -> anyhow::Result<ExitCode> {
     let (client, json) = (args.server.client()?, args.server.json);
-    let told = |error: ClientError| anyhow!("{}", report::told(&client, &error).join("\n"));
+    let told = |error: ClientError| told(&client, &error);
     match args.command {
         FilesCommand::List { session, path, recursive } => {
             let mut which = ListFiles { path, recursive, cursor: None };
@@ -145,7 +145,7 @@ pub(crate) async fn files(args: FilesArgs) -> anyhow::Result<ExitCode> {
 
 pub(crate) async fn artifacts(args: ArtifactsArgs) -> anyhow::Result<ExitCode> {
     let (client, json) = (args.server.client()?, args.server.json);
-    let told = |error: ClientError| anyhow!("{}", report::told(&client, &error).join("\n"));
+    let told = |error: ClientError| told(&client, &error);
     match args.command {
         ArtifactsCommand::List { session } => {
             let all = client.artifacts(session).await.map_err(told)?.items;
@@ -182,7 +182,7 @@ impl CopyError {
     fn told(self, client: &Client) -> anyhow::Error {
         match self {
             Self::Here(error) => anyhow!(error).context("it cannot be written"),
-            Self::There(error) => anyhow!("{}", report::told(client, &error).join("\n")),
+            Self::There(error) => told(client, &error),
         }
     }
 }

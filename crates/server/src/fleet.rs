@@ -5,14 +5,15 @@ mod follow;
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{Args, Subcommand};
-use client::{Client, ClientError};
+use client::Client;
 use wire::{Fleet, FleetId, FleetPhase};
 
 use crate::{
     fleet::args::RunArgs,
-    run::{report, terminal::plain},
+    remote::{shown, told},
+    run::terminal::plain,
 };
 
 /// Run one program many times, with an input each.
@@ -84,14 +85,11 @@ async fn list(client: &Client, json: bool) -> anyhow::Result<String> {
             break;
         }
     }
-    if json {
-        return Ok(format!("{}\n", serde_json::to_string(&all)?));
-    }
-    Ok(all.iter().map(line).collect())
+    shown(&all, json, || all.iter().map(line).collect())
 }
 
 fn one(fleet: &Fleet, json: bool) -> anyhow::Result<String> {
-    if json { Ok(format!("{}\n", serde_json::to_string(fleet)?)) } else { Ok(line(fleet)) }
+    shown(fleet, json, || line(fleet))
 }
 
 fn line(fleet: &Fleet) -> String {
@@ -129,9 +127,4 @@ fn exit_code(fleet: &Fleet) -> u8 {
         // It was not followed to its end.
         FleetPhase::Pending | FleetPhase::Running => crate::run::exit::UNREACHABLE,
     }
-}
-
-/// What the server said, every fault of it, or that there is none.
-fn told(client: &Client, error: &ClientError) -> anyhow::Error {
-    anyhow!("{}", report::told(client, error).join("\n"))
 }

@@ -1,10 +1,11 @@
 //! What the commands have in common that call a server and print its answer.
 
+use anyhow::anyhow;
 use clap::Args;
-use client::Client;
+use client::{Client, ClientError};
 use serde::Serialize;
 
-use crate::process;
+use crate::{process, run::report};
 
 /// Where the server is, and how its answer is printed.
 #[derive(Args, Debug)]
@@ -29,4 +30,9 @@ impl ServerArgs {
 /// An answer as JSON, or in lines for people.
 pub(crate) fn shown<T: Serialize>(what: &T, json: bool, lines: impl FnOnce() -> String) -> anyhow::Result<String> {
     if json { Ok(format!("{}\n", serde_json::to_string(what)?)) } else { Ok(lines()) }
+}
+
+/// What the server said, every fault of it, or that there is none.
+pub(crate) fn told(client: &Client, error: &ClientError) -> anyhow::Error {
+    anyhow!("{}", report::told(client, error).join("\n"))
 }

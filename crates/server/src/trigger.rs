@@ -6,15 +6,12 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use client::{Client, ClientError};
 use wire::{CreateTrigger, Trigger, TriggerId, TriggerKind, TriggerRun, UpdateTrigger};
 
-use crate::{
-    remote::{ServerArgs, shown},
-    run::report,
-};
+use crate::remote::{ServerArgs, shown, told};
 
 /// More than the server takes.
 const MAX_REQUEST: u64 = 4 << 20;
@@ -71,7 +68,7 @@ enum TriggerCommand {
 
 pub(crate) async fn run(args: TriggerArgs) -> anyhow::Result<ExitCode> {
     let (client, json) = (args.server.client()?, args.server.json);
-    let told = |error: ClientError| anyhow!("{}", report::told(&client, &error).join("\n"));
+    let told = |error: ClientError| told(&client, &error);
     let text = match args.command {
         TriggerCommand::Create { file } => {
             let made = client.create_trigger(&read(&file)?).await.map_err(told)?;
@@ -107,7 +104,7 @@ pub(crate) async fn run(args: TriggerArgs) -> anyhow::Result<ExitCode> {
 async fn enable(client: &Client, name: &str, enabled: bool, json: bool) -> anyhow::Result<String> {
     let change = UpdateTrigger { enabled: Some(enabled), ..UpdateTrigger::default() };
     let changed = client.update_trigger(find(client, name).await?, &change).await;
-    let changed = changed.map_err(|error| anyhow!("{}", report::told(client, &error).join("\n")))?;
+    let changed = changed.map_err(|error| told(client, &error))?;
     shown(&changed, json, || line(&changed))
 }
 
@@ -148,7 +145,7 @@ async fn find(client: &Client, name: &str) -> anyhow::Result<TriggerId> {
     if let Ok(id) = name.parse() {
         return Ok(id);
     }
-    let all = all(client).await.map_err(|error| anyhow!("{}", report::told(client, &error).join("\n")))?;
+    let all = all(client).await.map_err(|error| told(client, &error))?;
     let found = all.into_iter().find(|trigger| trigger.name == name);
     found.map(|trigger| trigger.id).with_context(|| format!("there is no trigger {name:?}"))
 }

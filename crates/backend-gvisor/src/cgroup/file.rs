@@ -32,11 +32,24 @@ pub(super) fn number(dir: &Path, name: &str) -> io::Result<u64> {
     fs::read_to_string(dir.join(name))?.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
+/// A file of `key value` lines, read at once.
+pub(super) struct Table(String);
+
+impl Table {
+    pub(super) fn read(dir: &Path, name: &str) -> io::Result<Self> {
+        fs::read_to_string(dir.join(name)).map(Self)
+    }
+
+    /// One of its numbers; 0 when there is no such key.
+    pub(super) fn field(&self, key: &str) -> io::Result<u64> {
+        let value = self.0.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        value.map_or(Ok(0), |value| value.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into()))
+    }
+}
+
 /// Reads one number of a file of `key value` lines; 0 when there is no such key.
 pub(super) fn field(dir: &Path, name: &str, key: &str) -> io::Result<u64> {
-    let text = fs::read_to_string(dir.join(name))?;
-    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    value.map_or(Ok(0), |value| value.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into()))
+    Table::read(dir, name)?.field(key)
 }
 
 /// Removes a group and the groups in it, as far as they are empty. The files in a group are not removed one by one.

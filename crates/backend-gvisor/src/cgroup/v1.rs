@@ -10,7 +10,9 @@ use std::{
 use backend::SandboxId;
 use rustix::event::EventfdFlags;
 
-use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, Memory, file, kill_members, layout::Roots};
+use super::{
+    CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, Memory, file, file::Table, kill_members, layout::Roots,
+};
 
 /// Memory and swap together; there only where the kernel counts swap.
 const WITH_SWAP: &str = "memory.memsw.limit_in_bytes";
@@ -168,20 +170,20 @@ impl Group {
     fn memory(&self, peak: u64) -> io::Result<Memory> {
         let dir = &self.dirs.memory;
         let limit = file::number(dir, "memory.limit_in_bytes")?;
-        let control = |key| file::field(dir, "memory.oom_control", key).map(|value| value > 0);
-        if control("oom_kill")? && peak.saturating_add(PEAK_SLACK) >= limit {
+        let control = Table::read(dir, "memory.oom_control")?;
+        if control.field("oom_kill")? > 0 && peak.saturating_add(PEAK_SLACK) >= limit {
             return Ok(Memory::Killed);
         }
-        if control("under_oom")? {
+        if control.field("under_oom")? > 0 {
             return Ok(Memory::Short);
         }
         // Where nothing may be killed, some page faults do not wait either: they are taken again and again, and nobody is told.
         let is_full = |usage: u64| usage.saturating_add(FULL_SLACK) >= limit;
-        if !control("oom_kill_disable")? || !is_full(file::number(dir, "memory.usage_in_bytes")?) {
+        if control.field("oom_kill_disable")? == 0 || !is_full(file::number(dir, "memory.usage_in_bytes")?) {
             return Ok(Memory::Enough);
         }
-        let stat = |key| file::field(dir, "memory.stat", key);
-        let cached = stat("cache")?.saturating_sub(stat("shmem")?);
+        let stat = Table::read(dir, "memory.stat")?;
+        let cached = stat.field("cache")?.saturating_sub(stat.field("shmem")?);
         Ok(if cached < FULL_SLACK { Memory::Short } else { Memory::Enough })
     }
 

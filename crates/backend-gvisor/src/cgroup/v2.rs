@@ -9,7 +9,7 @@ use std::{
 use backend::SandboxId;
 use rustix::fs::inotify;
 
-use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, Memory, file, kill_members};
+use super::{CPU_PERIOD_US, Caps, CgroupError, Counters, Failed, Memory, file, file::Table, kill_members};
 
 /// What is switched on for the groups of sandboxes.
 const CONTROLLERS: &str = "+cpu +memory +pids";
@@ -96,15 +96,16 @@ impl Group {
 
     fn memory(&self) -> io::Result<Memory> {
         // Counts this limit alone: kills for the host's own want of memory are only in oom_kill.
-        if file::field(&self.dir, "memory.events", "oom")? > 0 {
+        let events = Table::read(&self.dir, "memory.events")?;
+        if events.field("oom")? > 0 {
             return Ok(Memory::Killed);
         }
-        if file::field(&self.dir, "memory.events", "high")? == 0 {
+        if events.field("high")? == 0 {
             return Ok(Memory::Enough);
         }
         // That alone says little: files that are only cached are over it for as long as it takes to let go of them.
-        let stat = |key| file::field(&self.dir, "memory.stat", key);
-        let cached = stat("file")?.saturating_sub(stat("shmem")?);
+        let stat = Table::read(&self.dir, "memory.stat")?;
+        let cached = stat.field("file")?.saturating_sub(stat.field("shmem")?);
         let held = file::number(&self.dir, "memory.current")?.saturating_sub(cached);
         let is_short = held >= file::number(&self.dir, "memory.high")?;
         Ok(if is_short { Memory::Short } else { Memory::Enough })

@@ -115,10 +115,7 @@ impl Sandbox {
         state.over.get_or_insert(limit);
         state.meter.freeze(Instant::now());
         self.changed.notify_waiters();
-        match limit {
-            SandboxLimit::Cpu | SandboxLimit::Disk | SandboxLimit::Memory => state.grace,
-            SandboxLimit::Pids => Duration::ZERO,
-        }
+        if limit.leaves_grace() { state.grace } else { Duration::ZERO }
     }
 
     /// Resolves when it is over a limit.

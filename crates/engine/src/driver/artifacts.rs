@@ -9,7 +9,7 @@ use std::{
 };
 
 use backend::{
-    Observation, SandboxId, SandboxLimit,
+    Observation, SandboxId,
     channel::{Receiver, Sender},
 };
 use protocol::{GuestFrame, HostFrame};
@@ -71,16 +71,13 @@ impl Driver {
         let (runs, patience) = match decided {
             Decided::Exited(_) => (false, PATIENCE),
             // One that its backend has ended already does not answer.
-            Decided::Exceeded(SandboxLimit::Cpu | SandboxLimit::Disk | SandboxLimit::Memory)
-            | Decided::Quota(_)
-            | Decided::CutOff => (true, PATIENCE),
+            Decided::Exceeded(limit) if limit.leaves_grace() => (true, PATIENCE),
+            Decided::Quota(_) | Decided::CutOff => (true, PATIENCE),
             Decided::Cancelled(_) => (true, CANCELLED_PATIENCE),
             // The sandbox is gone, or nothing that it says is of any worth.
-            Decided::Exceeded(SandboxLimit::Pids)
-            | Decided::NotPut
-            | Decided::Drained
-            | Decided::Violation(_)
-            | Decided::Lost(_) => return nothing(),
+            Decided::Exceeded(_) | Decided::NotPut | Decided::Drained | Decided::Violation(_) | Decided::Lost(_) => {
+                return nothing();
+            }
         };
         if runs && !self.stop(&mut pipe, collected).await {
             return nothing();

@@ -36,7 +36,9 @@ struct Told<'a> {
 
 impl Drop for Told<'_> {
     fn drop(&mut self) {
-        eprintln!("waited for {:?}, saw {:?}", self.wanted, self.seen);
+        if std::thread::panicking() {
+            eprintln!("waited for {:?}, saw {:?}", self.wanted, self.seen);
+        }
     }
 }
 
@@ -117,9 +119,8 @@ impl<'a> Terminal<'a> {
                 return;
             }
             assert_eq!(self.ended, None, "ended without {text:?}: {seen}");
-            let told = Told { wanted: text, seen: &seen };
+            let _told = Told { wanted: text, seen: &seen };
             self.next();
-            std::mem::forget(told);
         }
     }
 

@@ -45,20 +45,44 @@ fn paths(result: &SessionResult) -> Vec<&str> {
 async fn what_programs_left_on_gvisor_is_kept_however_they_ended() {
     let Some(scene) = Scene::on_gvisor("artifacts::kept").await else { return };
     let leave = "import os\nos.makedirs('out/deep')\nopen('out/a.txt', 'w').write('left')\nopen('out/deep/b', 'wb').write(bytes(range(256)) * 8192)\n";
+    let leave_js = "const fs = require('fs'); fs.mkdirSync('out/deep', {recursive: true}); fs.writeFileSync('out/a.txt', 'left'); fs.writeFileSync('out/deep/b', Buffer.from(Array.from({length: 256}, (_, n) => n)).toString('latin1').repeat(8192), 'latin1')";
     for (language, code, outcome, reason) in [
         ("python", format!("{leave}raise SystemExit(3)"), Outcome::Failed, None),
         ("python", format!("{leave}while True: pass"), Outcome::Killed, Some(KillReason::WallClockExceeded)),
         ("python", format!("{leave}while True: print('x' * 10000)"), Outcome::Killed, Some(KillReason::OutputExceeded)),
-        ("python", format!("{leave}\nimport threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(60,)).start()"), Outcome::Killed, Some(KillReason::PidsExceeded)),
-        ("python", format!("{leave}held = []\nwhile True: held.append(b'x' * (4 << 20))"), Outcome::Killed, Some(KillReason::MemoryExceeded)),
-        ("node", "const fs = require('fs'); fs.mkdirSync('out/deep', {recursive: true}); fs.writeFileSync('out/a.txt', 'left'); fs.writeFileSync('out/deep/b', Buffer.from(Array.from({length: 256}, (_, n) => n)).toString('latin1').repeat(8192), 'latin1'); const held = []; for (;;) held.push(Buffer.alloc(4 << 20, 1))".to_owned(), Outcome::Killed, Some(KillReason::MemoryExceeded)),
+        (
+            "python",
+            format!(
+                "{leave}\nimport threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(60,)).start()"
+            ),
+            Outcome::Killed,
+            Some(KillReason::PidsExceeded),
+        ),
+        (
+            "python",
+            format!("{leave}held = []\nwhile True: held.append(b'x' * (4 << 20))"),
+            Outcome::Killed,
+            Some(KillReason::MemoryExceeded),
+        ),
+        (
+            "node",
+            format!("{leave_js}; const held = []; for (;;) held.push(Buffer.alloc(4 << 20, 1))"),
+            Outcome::Killed,
+            Some(KillReason::MemoryExceeded),
+        ),
         ("python", format!("{leave}while True: hash(0)"), Outcome::Killed, Some(KillReason::CpuExceeded)),
-        ("python", format!("{leave}while True: open('full', 'ab').write(bytes(1 << 20))"), Outcome::Killed, Some(KillReason::DiskExceeded)),
-        ("node", "const fs = require('fs'); fs.mkdirSync('out/deep', {recursive: true}); fs.writeFileSync('out/a.txt', 'left'); fs.writeFileSync('out/deep/b', Buffer.from(Array.from({length: 256}, (_, n) => n)).toString('latin1').repeat(8192), 'latin1')".to_owned(), Outcome::Succeeded, None),
+        (
+            "python",
+            format!("{leave}while True: open('full', 'ab').write(bytes(1 << 20))"),
+            Outcome::Killed,
+            Some(KillReason::DiskExceeded),
+        ),
+        ("node", leave_js.to_owned(), Outcome::Succeeded, None),
     ] {
         let cpu = if reason == Some(KillReason::CpuExceeded) { 500 } else { 60_000 };
         let limits = json!({"wallClockMs": 5_000, "cpuTimeMs": cpu, "diskBytes": 64 << 20, "pids": 64, "memoryBytes": 128 << 20});
-        let (id, result) = scene.run(json!({"code": code, "language": language, "limits": limits, "artifacts": ["out/**"]})).await;
+        let (id, result) =
+            scene.run(json!({"code": code, "language": language, "limits": limits, "artifacts": ["out/**"]})).await;
         assert_eq!((result.outcome, result.kill_reason), (outcome, reason), "{result:?}");
         assert_eq!(paths(&result), ["out/a.txt", "out/deep/b"], "{result:?}");
         assert_eq!(result.artifacts_skipped, []);

@@ -36,7 +36,7 @@ fn fleet(members: FleetMembers) -> CreateFleet {
 }
 
 /// The fleet once it has finished, by its stream.
-async fn finished(client: &Client, id: FleetId) -> Fleet {
+pub(crate) async fn finished(client: &Client, id: FleetId) -> Fleet {
     let mut frames = client.fleet_stream(id, 0);
     let following = async {
         let mut last = 0;
@@ -62,7 +62,7 @@ async fn results(client: &Client, id: FleetId) -> Vec<FleetResult> {
     page.items
 }
 
-async fn members(client: &Client, id: FleetId) -> Vec<FleetMember> {
+pub(crate) async fn members(client: &Client, id: FleetId) -> Vec<FleetMember> {
     let which = ListMembers { limit: Some(1000), ..ListMembers::default() };
     client.fleet_members(id, &which).await.unwrap().items
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::{Client, ListMembers};
+use client::Client;
 use serde_json::{Value, json};
 use wire::{
     AuditType, BindingSecret, CreateFleet, CreateSession, FaultCode, FleetEndReason, FleetMembers, FleetPhase,
@@ -13,7 +13,7 @@ use wire::{
 };
 
 use crate::{
-    residue,
+    fleets, residue,
     server::{Server, backends},
     world::World,
 };
@@ -301,20 +301,15 @@ async fn what_members_of_a_fleet_call_and_carry_counts_against_its_budget() {
             ..CreateFleet::default()
         };
         let made = scene.client.create_fleet(&request).await.unwrap();
-        let deadline = Instant::now() + Duration::from_mins(2);
-        let mut fleet = made;
-        while !fleet.phase.is_terminal() {
-            assert!(Instant::now() < deadline, "it goes on: {fleet:#?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            fleet = scene.client.fleet(fleet.id).await.unwrap();
-        }
+        let ending = fleets::finished(&scene.client, made.id);
+        let fleet = tokio::time::timeout(Duration::from_mins(2), ending).await.expect("it finishes");
         assert_eq!((fleet.phase, fleet.reason), (FleetPhase::Killed, Some(reason)), "{fleet:#?}");
         if reason == FleetEndReason::BindingBudgetExceeded {
             assert!((5..=6).contains(&fleet.used.binding_calls), "{fleet:#?}");
         } else {
             assert!(fleet.used.egress_bytes >= 20_000, "{fleet:#?}");
         }
-        let members = scene.client.fleet_members(fleet.id, &ListMembers::default()).await.unwrap().items;
+        let members = fleets::members(&scene.client, fleet.id).await;
         let phases: Vec<_> = members.iter().map(|member| member.phase).collect();
         let (killed, skipped) = (MemberPhase::Killed, MemberPhase::Skipped);
         assert_eq!(phases, [killed, killed, skipped, skipped], "{members:#?}");

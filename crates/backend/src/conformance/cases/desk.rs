@@ -146,27 +146,24 @@ pub(super) async fn what_is_over_its_cpu_time_leaves_its_files_to_a_host_that_wa
     let mut running = spin(&context, context.patience).await?;
     let written = running.upload("kept.txt", b"kept\n", None).await?;
     ensure!(written == Ok(FileDone::Done), "{written:?}");
-    let limit = context.backend.overrun(&running.id).await?;
-    ensure!(limit == SandboxLimit::Cpu, "{limit:?}");
-    running.stop().await?;
-    let kept = running.download("kept.txt").await?;
-    ensure!(kept == Ok(b"kept\n".to_vec()), "{kept:?}");
-    let ended = running.finish_by_force().await?;
-    ensure!(ended.termination == Termination::Exceeded(SandboxLimit::Cpu), "{ended:?}");
-    ensure!(ended.observation.exceeded == Some(SandboxLimit::Cpu), "{ended:?}");
-    Ok(())
+    leaves_its_file(running, SandboxLimit::Cpu).await
 }
 
 pub(super) async fn what_is_over_its_memory_leaves_its_files_to_a_host_that_wants_them(context: Context) -> Checked {
-    let mut running = inflate(&context, context.patience).await?;
-    let limit = context.backend.overrun(&running.id).await?;
-    ensure!(limit == SandboxLimit::Memory, "{limit:?}");
+    let running = inflate(&context, context.patience).await?;
+    leaves_its_file(running, SandboxLimit::Memory).await
+}
+
+/// Goes over that limit, is stopped, and still has its file.
+async fn leaves_its_file(mut running: Running, over: SandboxLimit) -> Checked {
+    let limit = running.context.backend.overrun(&running.id).await?;
+    ensure!(limit == over, "{limit:?}");
     running.stop().await?;
     let kept = running.download("kept.txt").await?;
     ensure!(kept == Ok(b"kept\n".to_vec()), "{kept:?}");
     let ended = running.finish_by_force().await?;
-    ensure!(ended.termination == Termination::Exceeded(SandboxLimit::Memory), "{ended:?}");
-    ensure!(ended.observation.exceeded == Some(SandboxLimit::Memory), "{ended:?}");
+    ensure!(ended.termination == Termination::Exceeded(over), "{ended:?}");
+    ensure!(ended.observation.exceeded == Some(over), "{ended:?}");
     Ok(())
 }
 
