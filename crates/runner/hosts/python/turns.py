@@ -125,8 +125,12 @@ class Evaluator:
         return self.wait(value) if code.co_flags & COROUTINE else value
 
     def wait(self, coroutine):
-        import asyncio
-
+        # An interrupted import leaves half of a package behind, and each later one of it fails.
+        before = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT,))
+        try:
+            import asyncio
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
         if self.loop is None or self.loop.is_closed():
             self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)

@@ -93,10 +93,13 @@ fn all_that_a_turn_wrote_comes_before_its_end() {
 fn an_endless_turn_is_interrupted_and_its_variables_are_kept() {
     need_python!();
     let (mut open, _case) = session();
-    let (head, lost) = ("x = 41\nprint('in', flush=True)\n", ["while True: pass", "import time; time.sleep(1000)"]);
-    let more = ["import subprocess; subprocess.run(['sleep', '1000'])", "import asyncio; await asyncio.sleep(1000)"];
+    // An interrupted import leaves half of a package behind.
+    let head = "import asyncio, subprocess, time\nx = 41\nprint('in', flush=True)\n";
+    let (lost, more) =
+        (["while True: pass", "time.sleep(1000)"], ["subprocess.run(['sleep', '1000'])", "await asyncio.sleep(1000)"]);
     for (number, code) in (1..).zip(lost.into_iter().chain(more)) {
-        let told = open.interrupt(number, &format!("{head}{code}"));
+        // With the semicolon it is one piece of code: nothing of the host's own is between its lines.
+        let told = open.interrupt(number, &format!("{head}{code};"));
         assert_eq!((told.status(), told.error().0), ("interrupted", "KeyboardInterrupt"), "{code}");
         let trace = told.traceback();
         // What awaits is not where the interpreter is.
@@ -104,7 +107,20 @@ fn an_endless_turn_is_interrupted_and_its_variables_are_kept() {
         assert!(is_told && !trace.contains("<enclave>"), "{code}: {trace}");
     }
     assert_eq!(open.run(10, "x + 1").value(), Some("42"));
-    assert_eq!(open.run(11, "import asyncio\nawait asyncio.sleep(0, 'again')").value(), Some("'again'"));
+    assert_eq!(open.run(11, "await asyncio.sleep(0, 'again')").value(), Some("'again'"));
+}
+
+#[test]
+fn an_interrupt_in_front_of_what_awaits_leaves_asyncio_whole() {
+    need_python!();
+    let (mut open, _case) = session();
+    let slow = "import sys\nclass Slow:\n    def find_spec(self, name, path, target=None):\n        \
+                if name == 'asyncio.events':\n            print('in', flush=True)\n            sum(range(20_000_000))\n\
+                sys.meta_path.insert(0, Slow())";
+    open.run(1, slow);
+    let told = open.interrupt(2, "async def f(): return 'again'\nawait f()");
+    assert_eq!(told.status(), "interrupted", "{told:?}");
+    assert_eq!(open.run(3, "await f()").value(), Some("'again'"));
 }
 
 #[test]
