@@ -99,6 +99,16 @@ pub(crate) enum Memory {
     Killed,
 }
 
+/// How a new process gets into a group.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    /// The directory of version 2 that it is made in.
+    pub(crate) born_in: Option<OwnedFd>,
+    /// The files of version 1 that it writes `0` to while it has a single thread. Those for whole processes would do too,
+    /// but they make the kernel wait for every processor.
+    pub(crate) doors: Vec<OwnedFd>,
+}
+
 /// A step on a group that failed, named by the file.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -213,9 +223,16 @@ impl Group {
         }
     }
 
-    /// The files that a process writes `0` to in order to join.
-    pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
-        self.dirs().into_iter().map(|dir| file::open_to_write(&dir.join("cgroup.procs")).map(OwnedFd::from)).collect()
+    /// The way into it.
+    pub(crate) fn entry(&self) -> io::Result<Entry> {
+        let unified = match self {
+            Self::V1(group) => group.unified(),
+            Self::V2(group) => Some(group.dir()),
+        };
+        let born_in = unified.map(|dir| std::fs::File::open(dir).map(OwnedFd::from)).transpose()?;
+        let others = self.dirs().into_iter().filter(|dir| Some(*dir) != unified);
+        let doors = others.map(|dir| file::open_to_write(&dir.join("tasks")).map(OwnedFd::from));
+        Ok(Entry { born_in, doors: doors.collect::<Result<_, _>>()? })
     }
 
     /// What it has used so far.

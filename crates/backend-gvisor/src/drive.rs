@@ -28,9 +28,10 @@ use crate::{
     cgroup::{Caps, Failed},
     gateway,
     image::{Image, Root},
-    launch::{Launch, Launched, launch},
+    launch::{Launch, launch},
     live::{Live, Processes},
     render::{self, DISK_DIR, ROOT_DIR, STATE_DIR, Wanted, inherited},
+    spawn::Spawned,
     watch,
 };
 
@@ -155,11 +156,11 @@ fn start(inner: &Inner, image: &Image, live: &Arc<Live>, shape: &Shape, runtime:
     let launched = launch(&Launch {
         runsc: inner.config.runsc.clone(),
         arguments: render::arguments(&wanted),
-        doors: live.group.doors().map_err(at("open cgroup"))?,
+        entry: live.group.entry().map_err(at("open cgroup"))?,
         inherits,
         namespace: identity.as_ref().map(|identity| identity.namespace().as_fd()),
     });
-    let Launched { pid, process, stdin, stdout, stderr } = launched.map_err(at("start runsc"))?;
+    let Spawned { pid, process, stdin, stdout, stderr } = launched.map_err(at("start runsc"))?;
     let processes = Arc::new(Processes::new(pid, process, user));
     making.started(Arc::clone(&processes), gateways);
     runtime.spawn(watch::run(Arc::clone(live), processes, stderr));

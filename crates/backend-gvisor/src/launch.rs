@@ -5,24 +5,28 @@
 //! long as the backend, so a dead server or a dropped backend takes its sandboxes along.
 
 use std::{
+    ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
-        unix::process::CommandExt as _,
+        fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
     },
     path::PathBuf,
-    process::{Command, Stdio},
     sync::mpsc,
 };
 
 use rustix::{
     io::FdFlags,
-    process::{Pid, Resource, Rlimit, Signal},
+    process::{Resource, Rlimit, Signal},
     thread::LinkNameSpaceType,
 };
 use tokio::sync::oneshot;
 
-use crate::process;
+use crate::{
+    cgroup::Entry,
+    quick,
+    spawn::{Spawned, spawn},
+};
 
 /// How much rather than other processes those of a sandbox are killed when the host runs out of memory.
 const OOM_SCORE: &[u8] = b"900";
@@ -71,51 +75,23 @@ fn gone() -> io::Error {
 pub(crate) struct Launch<'a> {
     pub(crate) runsc: PathBuf,
     pub(crate) arguments: Vec<String>,
-    /// The cgroups to join: descriptors of their `cgroup.procs`.
-    pub(crate) doors: Vec<OwnedFd>,
+    /// The cgroups that it is in.
+    pub(crate) entry: Entry,
     /// What runsc inherits besides its three pipes, under the numbers that they have here.
     pub(crate) inherits: Vec<BorrowedFd<'a>>,
     /// The user namespace to become root in. Without one, runsc stays root of the host.
     pub(crate) namespace: Option<BorrowedFd<'a>>,
 }
 
-/// What was started.
-#[derive(Debug)]
-pub(crate) struct Launched {
-    pub(crate) pid: Pid,
-    pub(crate) process: OwnedFd,
-    pub(crate) stdin: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-}
-
 /// Starts it. Returns when it has been executed.
-pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<Launched> {
-    let mut command = Command::new(&launch.runsc);
-    command.args(&launch.arguments).env_clear().current_dir("/");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    enter(&mut command, launch);
-    let mut child = command.spawn()?;
-    let pid = Pid::from_child(&child);
-    // Nobody waits for this child but the holder of the descriptor.
-    let process = process::open(pid)?;
-    Ok(Launched {
-        pid,
-        process,
-        stdin: child.stdin.take().expect("piped").into(),
-        stdout: child.stdout.take().expect("piped").into(),
-        stderr: child.stderr.take().expect("piped").into(),
-    })
-}
-
-/// Arranges what is done in the child before it becomes runsc.
-#[expect(unsafe_code, reason = "pre_exec runs between fork and exec")]
-fn enter(command: &mut Command, launch: &Launch<'_>) {
-    let doors: Vec<RawFd> = launch.doors.iter().map(rustix::fd::AsRawFd::as_raw_fd).collect();
-    let inherits: Vec<RawFd> = launch.inherits.iter().map(rustix::fd::AsRawFd::as_raw_fd).collect();
+#[expect(unsafe_code, reason = "what is done between fork and exec")]
+pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<Spawned> {
+    let doors: Vec<RawFd> = launch.entry.doors.iter().map(AsRawFd::as_raw_fd).collect();
+    let inherits: Vec<RawFd> = launch.inherits.iter().map(AsRawFd::as_raw_fd).collect();
     let namespace: Option<RawFd> = launch.namespace.map(|namespace| namespace.as_raw_fd());
     let server = rustix::process::getpid();
-    let enter = move || -> io::Result<()> {
+    let filter = quick::no_membarrier()?;
+    let enter = || -> io::Result<()> {
         // SAFETY (of the three borrows below): the caller keeps these descriptors open until the child was executed,
         // and the child has copies of them.
         let borrow = |descriptor: RawFd| unsafe { BorrowedFd::borrow_raw(descriptor) };
@@ -128,6 +104,7 @@ fn enter(command: &mut Command, launch: &Launch<'_>) {
         // No image of a sandbox's memory ever goes to a disk.
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         close_on_exec()?;
+        quick::room_for_streams()?;
         for &descriptor in &inherits {
             rustix::io::fcntl_setfd(borrow(descriptor), FdFlags::empty())?;
         }
@@ -135,6 +112,7 @@ fn enter(command: &mut Command, launch: &Launch<'_>) {
             become_root_of(borrow(namespace))?;
         }
         rustix::thread::set_no_new_privs(true)?;
+        seccompiler::apply_filter(&filter).map_err(|_| io::Error::last_os_error())?;
         // After the change of user, which takes this back.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if rustix::process::getppid() != Some(server) {
@@ -142,8 +120,12 @@ fn enter(command: &mut Command, launch: &Launch<'_>) {
         }
         Ok(())
     };
+    let string = |text: &[u8]| CString::new(text).map_err(io::Error::from);
+    let program = string(launch.runsc.as_os_str().as_bytes())?;
+    let arguments = launch.arguments.iter().map(|argument| string(argument.as_bytes()));
+    let arguments: Vec<_> = std::iter::once(Ok(program.clone())).chain(arguments).collect::<Result<_, _>>()?;
     // SAFETY: the closure makes system calls only: it allocates nothing, takes no lock, and touches no shared state.
-    unsafe { command.pre_exec(enter) };
+    unsafe { spawn(&program, &arguments, launch.entry.born_in.as_ref().map(OwnedFd::as_fd), enter) }
 }
 
 fn raise_oom_score() -> io::Result<()> {
@@ -191,6 +173,7 @@ fn become_root_of(namespace: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process;
 
     #[tokio::test]
     async fn a_job_is_done_even_when_nobody_waits_for_it() {
@@ -213,19 +196,72 @@ mod tests {
             runsc: "/bin/sh".into(),
             arguments: vec![
                 "-c".into(),
-                "read line; echo \"$line\"; cat /proc/self/oom_score_adj; grep THP /proc/self/status; env >&2".into(),
+                "read line; echo \"$line\"; cat /proc/self/oom_score_adj; grep -E 'THP|NoNew|Seccomp:' /proc/self/status; \
+                 pwd; echo /proc/self/fd/???; env >&2"
+                    .into(),
             ],
-            doors: Vec::new(),
+            entry: Entry::default(),
             inherits: Vec::new(),
             namespace: None,
         })
         .unwrap();
         rustix::io::write(&launched.stdin, b"hello\n").unwrap();
         let read = |end: OwnedFd| io::read_to_string(std::fs::File::from(end)).unwrap();
-        assert_eq!(read(launched.stdout), "hello\n900\nTHP_enabled:\t1\n");
+        assert_eq!(
+            read(launched.stdout),
+            "hello\n900\nTHP_enabled:\t1\nNoNewPrivs:\t1\nSeccomp:\t2\n/\n/proc/self/fd/256\n"
+        );
         let environment = read(launched.stderr);
         assert!(environment.lines().all(|line| line.starts_with("PWD=") || line.starts_with("_=")), "{environment}");
         assert!(process::await_end(&launched.process, std::time::Duration::from_secs(10)));
         assert_eq!(process::reap(&launched.process), Some(process::Exit::Code(0)));
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_told() {
+        let bad_door = std::fs::File::open("/dev/null").unwrap();
+        let entry = Entry { born_in: None, doors: vec![bad_door.into()] };
+        for (runsc, entry, expected) in [
+            ("/no/such/runsc", Entry::default(), libc::ENOENT),
+            ("/dev/null", Entry::default(), libc::EACCES),
+            ("/bin/true", entry, libc::EBADF),
+            (
+                "/bin/true",
+                Entry { born_in: Some(std::fs::File::open("/").unwrap().into()), doors: vec![] },
+                libc::EBADF,
+            ),
+        ] {
+            let launch = Launch { runsc: runsc.into(), arguments: vec![], entry, inherits: vec![], namespace: None };
+            let error = super::launch(&launch).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(expected), "{runsc}: {error}");
+        }
+        let launch = Launch {
+            runsc: "/bin/tr\0ue".into(),
+            arguments: vec![],
+            entry: Entry::default(),
+            inherits: vec![],
+            namespace: None,
+        };
+        assert_eq!(super::launch(&launch).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn what_has_no_membarrier_is_told_as_by_a_kernel_without_it() {
+        let python = std::path::Path::new("/usr/bin/python3");
+        if !python.exists() {
+            println!("SKIP what_has_no_membarrier_is_told_as_by_a_kernel_without_it: python3");
+            return;
+        }
+        let code = format!(
+            "import ctypes; c = ctypes.CDLL(None, use_errno=True); print(c.syscall({}, 0, 0), ctypes.get_errno())",
+            libc::SYS_membarrier
+        );
+        let (runsc, arguments) = (python.into(), vec!["-c".into(), code]);
+        let launch = Launch { runsc, arguments, entry: Entry::default(), inherits: vec![], namespace: None };
+        let launched = super::launch(&launch).unwrap();
+        let told = io::read_to_string(std::fs::File::from(launched.stdout)).unwrap();
+        assert_eq!(told, format!("-1 {}\n", libc::ENOSYS));
+        assert!(process::await_end(&launched.process, std::time::Duration::from_secs(10)));
+        process::reap(&launched.process);
     }
 }

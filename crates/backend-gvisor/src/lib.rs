@@ -37,8 +37,10 @@ mod observe;
 mod open;
 mod payload;
 mod process;
+mod quick;
 mod reclaim;
 mod render;
+mod spawn;
 mod watch;
 
 use std::{

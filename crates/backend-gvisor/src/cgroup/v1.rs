@@ -119,9 +119,14 @@ impl Group {
         self.dirs.all()
     }
 
+    /// Its directory in the tree of version 2, if there is one.
+    pub(super) fn unified(&self) -> Option<&Path> {
+        self.dirs.unified.as_deref()
+    }
+
     /// The directory whose list of processes is asked.
     pub(super) fn members(&self) -> &Path {
-        self.dirs.unified.as_deref().unwrap_or(&self.dirs.pids)
+        self.unified().unwrap_or(&self.dirs.pids)
     }
 
     pub(super) fn limit(&self, caps: &Caps) -> Result<(), Failed> {

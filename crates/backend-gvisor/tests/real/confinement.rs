@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _};
 
-use backend::SessionBackend as _;
+use backend::{SandboxId, SessionBackend as _};
 
 use crate::{
     out::{out, with_way_out},
@@ -28,9 +28,14 @@ async fn no_process_of_a_sandbox_has_a_user_or_a_right_of_the_host() {
     let program = python(SPIN);
     let (one, other) = tokio::join!(host.start_and_hear(&program), host.start_and_hear(&program));
     let own = fs::read_link("/proc/self/ns/user").unwrap();
-    let users = |id| {
+    let users = |id: &SandboxId| {
         let pids = host.processes(id);
         assert!(pids.len() > 2, "{pids:?}");
+        let groups = host
+            .traces()
+            .iter()
+            .filter(|path| path.starts_with("/sys/fs/cgroup") && path.ends_with(id.as_str()))
+            .count();
         let mut users = Vec::new();
         for pid in pids {
             let user = fs::metadata(format!("/proc/{pid}")).unwrap().uid();
@@ -38,6 +43,8 @@ async fn no_process_of_a_sandbox_has_a_user_or_a_right_of_the_host() {
             assert!(real >= 0x7000_0000, "{user} {real}");
             assert_ne!(fs::read_link(format!("/proc/{pid}/ns/user")).unwrap(), own);
             assert_eq!(status(pid, "NoNewPrivs"), "1");
+            let is_in = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            assert_eq!(is_in.lines().filter(|line| line.ends_with(id.as_str())).count(), groups, "{is_in}");
             users.push(real);
         }
         users.sort_unstable();
@@ -86,6 +93,9 @@ async fn check_sentry(host: &Host, running: &Running) -> usize {
             files.push(target);
         }
     }
+    // What its place was held by on the way has gone.
+    let streams = [256, 257, 258].map(|number| fs::read_link(format!("/proc/{sentry}/fd/{number}")).unwrap());
+    assert!(streams.iter().all(|stream| stream.display().to_string().starts_with("pipe:")), "{streams:?}");
     // The image, the runner, the disk.
     assert_eq!(files.len(), 3, "{files:?}");
     assert!(!host.processes(&running.id).iter().any(|pid| command(pid).starts_with("runsc-gofer")));
