@@ -47,6 +47,28 @@ pub(crate) struct BenchArgs {
     /// Simulator sessions under way at once.
     #[arg(long, default_value_t = 64)]
     clients: usize,
+    /// Only this part.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+/// What is measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Cold sessions and turns, next to bare runs.
+    Gvisor,
+    /// Sessions that find a sandbox ready.
+    Warm,
+    /// Calls and a download through the gateway.
+    Egress,
+    /// Sessions through the simulator, and an idle server.
+    Simulator,
+}
+
+impl BenchArgs {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +79,15 @@ struct Figures {
     warm: Option<Warm>,
     turns: Option<turns::Turns>,
     egress: Option<egress::Egress>,
-    simulator: Throughput,
+    #[serde(flatten)]
+    simulator: Option<Simulator>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Simulator {
+    #[serde(rename = "simulator")]
+    throughput: Throughput,
     idle_server_bytes: u64,
 }
 
@@ -118,23 +148,37 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 async fn measure(args: &BenchArgs) -> anyhow::Result<Figures> {
-    let simulator = Server::start("simulator", &["--max-queue", "100000", "--max-concurrency", "256"]).await?;
-    let idle_server_bytes = simulator.resident()?;
-    let simulator = throughput(&simulator.client()?, args).await?;
-    let gvisor = match Server::start("gvisor", &["--warm", "0"]).await {
-        Ok(server) => {
-            let client = server.client()?;
-            Some((cold(&client, args.runs).await?, turns::measure(&client, args.runs).await?))
-        }
+    let mut figures =
+        Figures { machine: machine(), gvisor: None, warm: None, turns: None, egress: None, simulator: None };
+    if args.wants(Part::Simulator) {
+        let server = Server::start("simulator", &["--max-queue", "100000", "--max-concurrency", "256"]).await?;
+        let idle_server_bytes = server.resident()?;
+        let throughput = throughput(&server.client()?, args).await?;
+        figures.simulator = Some(Simulator { throughput, idle_server_bytes });
+    }
+    if args.only == Some(Part::Simulator) {
+        return Ok(figures);
+    }
+    let server = match Server::start("gvisor", &["--warm", "0"]).await {
+        Ok(server) => server,
         Err(error) => {
             eprintln!("SKIP bench of gvisor: {error:#}");
-            None
+            return Ok(figures);
         }
     };
-    let warm = if gvisor.is_some() { Some(warm(args.runs).await?) } else { None };
-    let egress = if gvisor.is_some() { Some(egress::measure().await?) } else { None };
-    let (gvisor, turns) = gvisor.unzip();
-    Ok(Figures { machine: machine(), gvisor, warm, turns, egress, simulator, idle_server_bytes })
+    if args.wants(Part::Gvisor) {
+        let client = server.client()?;
+        figures.gvisor = Some(cold(&client, args.runs).await?);
+        figures.turns = Some(turns::measure(&client, args.runs).await?);
+    }
+    drop(server);
+    if args.wants(Part::Warm) {
+        figures.warm = Some(warm(args.runs).await?);
+    }
+    if args.wants(Part::Egress) {
+        figures.egress = Some(egress::measure().await?);
+    }
+    Ok(figures)
 }
 
 /// Sessions and bare runs in turns, so that both see the same machine.
@@ -367,7 +411,7 @@ fn machine() -> Machine {
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn print(figures: &Figures) {
-    let Figures { machine, gvisor, warm, turns, egress, simulator, idle_server_bytes } = figures;
+    let Figures { machine, gvisor, warm, turns, egress, simulator } = figures;
     println!("machine: {} x {}, kernel {}", machine.cpus, machine.cpu_model, machine.kernel);
     let line =
         |name: &str, spread: Spread| println!("  {name:28} p50 {:7.1} ms   p90 {:7.1} ms", spread.p50, spread.p90);
@@ -389,9 +433,11 @@ fn print(figures: &Figures) {
     if let Some(figures) = egress {
         egress::print(figures);
     }
-    println!(
-        "simulator: {:.0} sessions a second ({} sessions, {} clients; target: at least 1,000)",
-        simulator.sessions_per_second, simulator.sessions, simulator.clients
-    );
-    println!("idle server: {:.1} MiB resident (target: under 50)", *idle_server_bytes as f64 / f64::from(1 << 20));
+    if let Some(Simulator { throughput, idle_server_bytes }) = simulator {
+        println!(
+            "simulator: {:.0} sessions a second ({} sessions, {} clients; target: at least 1,000)",
+            throughput.sessions_per_second, throughput.sessions, throughput.clients
+        );
+        println!("idle server: {:.1} MiB resident (target: under 50)", *idle_server_bytes as f64 / f64::from(1 << 20));
+    }
 }

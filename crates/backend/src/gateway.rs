@@ -66,11 +66,6 @@ impl Gateway {
         self.events.recv().await
     }
 
-    /// What it has said and nobody has heard yet; none when there is nothing now.
-    pub fn try_next(&mut self) -> Option<FromGateway> {
-        self.events.try_recv().ok()
-    }
-
     /// A handle to tell it of changes.
     pub fn handle(&self) -> GatewayHandle {
         self.handle.clone()

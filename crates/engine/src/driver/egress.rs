@@ -16,7 +16,7 @@ use model::{
     gateway::{FromGateway, GatewayEvent, GatewaySpec},
 };
 use protocol::egress::{HTTP_PROXY_PORT, INSIDE, INTERNAL_DOMAIN};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use wire::{AuditSource, AuditType, Denial, SessionId};
 
@@ -28,6 +28,9 @@ use crate::{
 
 /// Events that are recorded in one transaction.
 const AT_ONCE: usize = 64;
+/// How long what is told waits for more after something was recorded. What is told once is recorded at once, and who
+/// tells a thousand things a second has them recorded a hundred times.
+const BREATH: Duration = Duration::from_millis(10);
 /// Refusals that a result repeats; the audit log has them all.
 const MAX_DENIALS: usize = 100;
 /// How long a gateway whose sandbox has ended may take to tell the rest.
@@ -135,21 +138,25 @@ impl Listener {
             }
         };
         tokio::pin!(following);
-        loop {
-            let first = tokio::select! {
-                first = gateway.next() => first,
-                () = &mut following => None,
-            };
-            let Some(first) = first else { return };
+        let mut due = Instant::now();
+        let mut is_open = true;
+        while is_open {
             let mut drafts = Vec::new();
-            let mut said = Some(first);
-            while let Some(message) = said.take() {
+            while drafts.len() < AT_ONCE {
+                let message = tokio::select! {
+                    biased;
+                    message = gateway.next() => message,
+                    () = &mut following => None,
+                    () = sleep_until(due), if !drafts.is_empty() => break,
+                };
+                let Some(message) = message else {
+                    is_open = false;
+                    break;
+                };
                 self.take(message, &mut drafts);
-                if drafts.len() < AT_ONCE {
-                    said = gateway.try_next();
-                }
             }
             self.live.record(&self.inner, self.session, drafts, "egress").await;
+            due = Instant::now() + BREATH;
         }
     }
 

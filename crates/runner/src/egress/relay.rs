@@ -2,6 +2,9 @@
 //!
 //! Bytes that one side does not take are kept, and nothing more is read for it until it does, so a connection holds at
 //! most one chunk each way, and nothing while it flows. Whoever ends its half has it ended on the other side.
+//!
+//! How much is asked for at once follows what comes. The sandbox's kernel makes room for as much as it is asked for, so
+//! much room costs a short answer half a millisecond, and little room costs a download half of its speed.
 
 use std::{os::fd::AsFd as _, time::Duration};
 
@@ -12,7 +15,11 @@ use rustix::{
 };
 
 /// Bytes copied at once, and kept at most in each direction.
-pub(super) const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 512 * 1024;
+/// What is asked for first.
+const FIRST_CHUNK_BYTES: usize = 8 * 1024;
+/// By how much more is asked for next, when all of it came, or less, when less than that part of it came.
+const STEP: usize = 4;
 /// Chunks that a connection may move before others get their turn.
 const CHUNKS_A_TURN: usize = 4;
 
@@ -26,12 +33,14 @@ struct Side {
 }
 
 /// One direction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Half {
     /// Read and not written yet.
     rest: Vec<u8>,
     written: usize,
     state: State,
+    /// What is asked for next.
+    chunk: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +93,8 @@ impl Relay {
         Self {
             client: side(client),
             stream: side(stream),
-            up: Half { rest: opening, ..Half::default() },
-            down: Half::default(),
+            up: Half { rest: opening, ..Half::new(State::Open) },
+            down: Half::new(State::Open),
         }
     }
 
@@ -127,6 +136,27 @@ impl Relay {
     }
 }
 
+impl Half {
+    fn new(state: State) -> Self {
+        Self { rest: Vec::new(), written: 0, state, chunk: FIRST_CHUNK_BYTES }
+    }
+
+    /// Keeps what was not taken. Who takes little at once is offered little again.
+    fn keep(&mut self, rest: &[u8]) {
+        self.rest = rest.to_vec();
+        self.chunk = FIRST_CHUNK_BYTES;
+    }
+
+    /// Takes note of how much came.
+    fn came(&mut self, count: usize) {
+        if count == self.chunk {
+            self.chunk = (self.chunk * STEP).min(CHUNK_BYTES);
+        } else if count < self.chunk / STEP {
+            self.chunk = (self.chunk / STEP).max(FIRST_CHUNK_BYTES);
+        }
+    }
+}
+
 /// Copies in one direction. Says whether there is more to do.
 fn copy(from: &mut Side, to: &mut Side, half: &mut Half, scratch: &mut [u8], target: Of) -> Result<bool, Broken> {
     for _ in 0..CHUNKS_A_TURN {
@@ -142,7 +172,7 @@ fn copy(from: &mut Side, to: &mut Side, half: &mut Half, scratch: &mut [u8], tar
             continue;
         }
         if !half.rest.is_empty() {
-            *half = Half { state: half.state, ..Half::default() };
+            (half.rest, half.written) = (Vec::new(), 0);
         }
         match half.state {
             State::Open | State::Discarded => {}
@@ -157,16 +187,17 @@ fn copy(from: &mut Side, to: &mut Side, half: &mut Half, scratch: &mut [u8], tar
         if !from.readable {
             return Ok(false);
         }
-        match read(from, scratch) {
+        match read(from, &mut scratch[..half.chunk]) {
             Ok(0) if half.state == State::Discarded => half.state = State::Closed,
             Ok(0) => half.state = State::Ending,
             Ok(_) if half.state == State::Discarded => {}
             Ok(count) => {
+                half.came(count);
                 let written = if to.writable { write(to, &scratch[..count]) } else { Err(Errno::AGAIN) };
                 match written {
                     Ok(written) if written == count => {}
-                    Ok(written) => half.rest = scratch[written..count].to_vec(),
-                    Err(Errno::AGAIN) => half.rest = scratch[..count].to_vec(),
+                    Ok(written) => half.keep(&scratch[written..count]),
+                    Err(Errno::AGAIN) => half.keep(&scratch[..count]),
                     Err(_) => give_up(half, target)?,
                 }
             }
@@ -186,7 +217,7 @@ fn give_up(half: &mut Half, target: Of) -> Result<(), Broken> {
     match target {
         Of::Client => Err(Broken),
         Of::Stream => {
-            *half = Half { state: State::Discarded, ..Half::default() };
+            *half = Half::new(State::Discarded);
             Ok(())
         }
     }

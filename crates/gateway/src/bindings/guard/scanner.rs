@@ -90,12 +90,12 @@ impl Scanner {
             if self.readings.is_empty() {
                 // Almost everything is read here.
                 let (mut state, mut read) = (self.plain, 0);
-                for byte in rest {
-                    let begins = forms.begins[usize::from(*byte)];
-                    if state == begin && !begins {
-                        read += 1;
-                        continue;
+                loop {
+                    if state == begin {
+                        read += until_any(&forms.begins, &rest[read..]);
                     }
+                    let Some(byte) = rest.get(read) else { break };
+                    let begins = forms.begins[usize::from(*byte)];
                     if begins && escape::begins(*byte) && !(state == begin && escape::is_break(*byte)) {
                         break;
                     }
@@ -158,6 +158,32 @@ impl Scanner {
         if self.readings.len() > MAX_READINGS {
             self.readings.sort_by_key(|reading| std::cmp::Reverse(reading.from.len()));
             self.readings.truncate(MAX_READINGS);
+        }
+    }
+}
+
+/// How many bytes stand before the first that is one of these: a few at a time, for almost all of them are none.
+fn until_any(these: &[bool; 256], bytes: &[u8]) -> usize {
+    const AT_ONCE: usize = 16;
+    let is_one = |byte: &u8| these[usize::from(*byte)];
+    let none = |few: &&[u8]| !few.iter().fold(false, |any, byte| any | is_one(byte));
+    let skipped = bytes.chunks_exact(AT_ONCE).take_while(none).count() * AT_ONCE;
+    skipped + bytes[skipped..].iter().position(is_one).unwrap_or(bytes.len() - skipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_skipped_up_to_the_first_that_counts() {
+        let mut these = [false; 256];
+        these[usize::from(b'x')] = true;
+        for before in 0..70 {
+            let mut bytes = vec![b'-'; before];
+            assert_eq!(until_any(&these, &bytes), before);
+            bytes.extend_from_slice(b"x--x");
+            assert_eq!(until_any(&these, &bytes), before);
         }
     }
 }
