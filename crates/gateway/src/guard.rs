@@ -21,7 +21,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use crate::first::Client;
+use crate::{
+    first::Client,
+    relay::{BULK_BYTES, BulkPlace, BulkPlaces, widen},
+};
 use framing::Framing;
 
 pub(crate) use framing::MAX_HEADERS;
@@ -45,6 +48,11 @@ pub(crate) struct Guard {
     patience: Duration,
     /// Since it has taken nothing.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// What it has taken.
+    taken: u64,
+    places: BulkPlaces,
+    /// Held when much goes to it.
+    wide: Option<BulkPlace>,
 }
 
 /// What is still to come.
@@ -58,10 +66,11 @@ enum State {
 }
 
 impl Guard {
-    pub(crate) fn new(client: Client, patience: Duration) -> Self {
+    pub(crate) fn new(client: Client, patience: Duration, places: BulkPlaces) -> Self {
         let Client { io, seen } = client;
         let (released, framing) = (BytesMut::new(), Framing::default());
-        Self { io, raw: seen, released, framing, state: State::Open, patience, stalled: None }
+        let state = State::Open;
+        Self { io, raw: seen, released, framing, state, patience, stalled: None, taken: 0, places, wide: None }
     }
 
     /// The connection as it is, after the head of a CONNECT: `read` is what the server has read and not used.
@@ -74,9 +83,13 @@ impl Guard {
 
     /// The outcome of a write; an error when the client has taken nothing for too long. The server would wait for ever.
     fn written(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
+        if let Poll::Ready(written) = written {
             self.stalled = None;
-            return written;
+            self.taken += written.as_ref().map_or(0, |written| *written as u64);
+            if self.taken >= BULK_BYTES && self.wide.is_none() {
+                self.wide = self.places.take().inspect(|_| widen(&self.io));
+            }
+            return Poll::Ready(written);
         }
         let patience = self.patience;
         ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(cx));

@@ -81,7 +81,11 @@ pub(crate) async fn serve(session: &Arc<Session>, client: Client, mode: Mode) {
         .header_read_timeout(HEAD_PATIENCE)
         .max_headers(MAX_HEADERS)
         .serve_connection(
-            TokioIo::new(Guard::new(client, Duration::from_millis(session.outside.limits.idle_ms))),
+            TokioIo::new(Guard::new(
+                client,
+                Duration::from_millis(session.outside.limits.idle_ms),
+                session.bulk.clone(),
+            )),
             service,
         )
         .without_shutdown()

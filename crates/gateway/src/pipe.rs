@@ -16,7 +16,7 @@ use protocol::egress::{GRANTED, REFUSED, WANT};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::{io::Interest, net::UnixStream, sync::Semaphore, task::JoinSet, time::timeout};
 
-use crate::{run::GatewayError, session::Session};
+use crate::{relay::widen, run::GatewayError, session::Session};
 
 /// Wishes that are read at once. What waits behind them waits in the socket.
 const WISHES: usize = 64;
@@ -107,6 +107,8 @@ async fn grant(
             send(pipe, REFUSED, None).await?;
             continue;
         };
+        // What stands in it is counted as the sandbox's memory.
+        widen(&theirs);
         // Theirs is non-blocking as well; the runner sets what it wants.
         let theirs = theirs.into_std()?;
         theirs.set_nonblocking(false)?;

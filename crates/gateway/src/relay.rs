@@ -14,15 +14,14 @@ use crate::{
     session::Session,
 };
 use bulk::Bulk;
-pub(crate) use bulk::Pipes;
+pub(crate) use bulk::{BULK_BYTES, BulkPlace, BulkPlaces};
 use side::Side;
+pub(crate) use side::widen;
 
 /// Room for one read. A buffer is there only while bytes are: an idle connection costs none.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// What one direction may move before the others have their turn, when neither of its ends makes it wait.
 const TURN_BYTES: usize = 1024 * 1024;
-/// What a direction has moved when it is taken for bulk, and no longer copied through this process.
-const BULK_BYTES: u64 = 1024 * 1024;
 
 /// What the client may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +85,7 @@ impl Relay<'_> {
         loop {
             from.readable().await?;
             if moved >= BULK_BYTES && bulk.is_none() {
-                bulk = Some(Bulk::take(&self.session.pipes).inspect(|_| to.widen()));
+                bulk = Some(Bulk::take(&self.session.bulk).inspect(|_| to.widen()));
             }
             let ended = match &bulk {
                 Some(Some(bulk)) => self.splice(bulk, from, to).await?,

@@ -31,7 +31,7 @@ use crate::{
     http_proxy::{self, Mode},
     outside::{Outside, TRIED_ADDRESSES, Unreached},
     pins::Pins,
-    relay::Pipes,
+    relay::BulkPlaces,
     socks,
     tell::Teller,
 };
@@ -47,7 +47,7 @@ pub(crate) struct Session {
     pub(crate) outside: Arc<Outside>,
     pub(crate) teller: Teller,
     pub(crate) bindings: Bindings,
-    pub(crate) pipes: Pipes,
+    pub(crate) bulk: BulkPlaces,
     pins: Mutex<Pins>,
     /// Connections that were made.
     made: AtomicU64,
@@ -77,7 +77,7 @@ impl By {
 
 impl Session {
     pub(crate) fn new(outside: Arc<Outside>, teller: Teller, bindings: Bindings) -> Self {
-        Self { outside, teller, bindings, pipes: Pipes::default(), pins: Mutex::default(), made: AtomicU64::new(0) }
+        Self { outside, teller, bindings, bulk: BulkPlaces::default(), pins: Mutex::default(), made: AtomicU64::new(0) }
     }
 
     /// Serves one stream to its end.

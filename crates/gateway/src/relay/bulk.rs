@@ -14,35 +14,49 @@ use std::{
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// Pipes of a session.
-const MAX_PIPES: usize = 8;
+/// Connections of a session that have room for bulk: a pipe, or a wide socket.
+const MAX_BULK: usize = 8;
+/// What a direction has moved when it is taken for bulk.
+pub(crate) const BULK_BYTES: u64 = 1024 * 1024;
 /// Room in a pipe. A user's pipes may have 64 MiB together before the kernel makes further ones small.
 const PIPE_BYTES: usize = 512 * 1024;
 
-/// How many pipes a session has.
+/// How many of them a session has.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pipes(Arc<AtomicUsize>);
+pub(crate) struct BulkPlaces(Arc<AtomicUsize>);
 
-/// A pipe, and its place among the session's.
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct BulkPlace(BulkPlaces);
+
+impl BulkPlaces {
+    /// One more, if there may be.
+    pub(crate) fn take(&self) -> Option<BulkPlace> {
+        let more = |used| (used < MAX_BULK).then_some(used + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok().then(|| BulkPlace(self.clone()))
+    }
+}
+
+impl Drop for BulkPlace {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A pipe.
 pub(super) struct Bulk {
     from: OwnedFd,
     to: OwnedFd,
-    pipes: Pipes,
+    _place: BulkPlace,
 }
 
 impl Bulk {
     /// A pipe, if there may be one more.
-    pub(super) fn take(pipes: &Pipes) -> Option<Self> {
-        let place =
-            pipes.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| (used < MAX_PIPES).then_some(used + 1));
-        place.ok()?;
-        let made = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
-            .and_then(|(from, to)| fcntl_setpipe_size(&to, PIPE_BYTES).map(|_| (from, to)));
-        if let Ok((from, to)) = made {
-            return Some(Self { from, to, pipes: pipes.clone() });
-        }
-        pipes.0.fetch_sub(1, Ordering::Relaxed);
-        None
+    pub(super) fn take(places: &BulkPlaces) -> Option<Self> {
+        let place = places.take()?;
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        fcntl_setpipe_size(&to, PIPE_BYTES).ok()?;
+        Some(Self { from, to, _place: place })
     }
 
     /// From a socket into the pipe, which is empty.
@@ -57,8 +71,21 @@ impl Bulk {
     }
 }
 
-impl Drop for Bulk {
-    fn drop(&mut self) {
-        self.pipes.0.fetch_sub(1, Ordering::Relaxed);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_few_places_and_each_comes_back() {
+        let places = BulkPlaces::default();
+        let taken: Vec<_> = std::iter::from_fn(|| places.take()).collect();
+        assert_eq!(taken.len(), MAX_BULK);
+        assert!(Bulk::take(&places).is_none());
+        drop(taken);
+        let bulk = Bulk::take(&places).unwrap();
+        let more: Vec<_> = std::iter::from_fn(|| places.take()).collect();
+        assert_eq!(more.len(), MAX_BULK - 1);
+        drop((bulk, more));
+        assert!(places.take().is_some());
     }
 }

@@ -64,10 +64,14 @@ macro_rules! side {
 }
 
 side!(TcpStream, |_| {});
-side!(UnixStream, |socket| {
+side!(UnixStream, widen);
+
+/// Makes room in a socket for bulk that is written to it, and for what is taken from it at once where a sandbox's kernel
+/// holds it.
+pub(crate) fn widen(socket: &UnixStream) {
     // A host may allow less.
     let _ = set_socket_send_buffer_size(socket, BULK_SEND_BYTES);
-});
+}
 
 /// Writes everything.
 pub(super) async fn write_all(to: &impl Side, mut bytes: &[u8]) -> io::Result<()> {
