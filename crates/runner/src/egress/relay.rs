@@ -15,7 +15,7 @@ use rustix::{
 };
 
 /// Bytes copied at once, and kept at most in each direction.
-pub(super) const CHUNK_BYTES: usize = 512 * 1024;
+pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
 /// What is asked for first.
 const FIRST_CHUNK_BYTES: usize = 8 * 1024;
 /// By how much more is asked for next, when all of it came, or less, when less than that part of it came.
