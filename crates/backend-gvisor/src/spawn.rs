@@ -69,7 +69,8 @@ pub(crate) unsafe fn spawn(
     };
     drop((told, their_stdin, their_stdout, their_stderr));
     let mut code = [0; size_of::<i32>()];
-    if failure.read(&mut code)? == 0 {
+    // An end without a word: it was executed.
+    if failure.read_exact(&mut code).is_err() {
         return Ok(Spawned { pid, process, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() });
     }
     process::await_end(&process, END_PATIENCE);

@@ -48,7 +48,7 @@ pub(crate) struct Guard {
     patience: Duration,
     /// Since it has taken nothing.
     stalled: Option<Pin<Box<Sleep>>>,
-    /// What it has taken.
+    /// What it has taken since it last said something.
     taken: u64,
     places: BulkPlaces,
     /// Held when much goes to it.
@@ -126,6 +126,7 @@ impl AsyncRead for Guard {
                 let length = this.released.len().min(into.remaining());
                 into.put_slice(&this.released[..length]);
                 this.released.advance(length);
+                this.taken = 0;
                 return Poll::Ready(Ok(()));
             }
             match this.state {
