@@ -12,8 +12,8 @@ use model::{
 use serde_json::json;
 use store::{DeliveryFilter, OutboxMessage, WebhookSecretRecord};
 use wire::{
-    AuditSource, AuditType, DeliveryId, DeliveryPage, OrgId, RotatedWebhookSecret, Session, SessionFinished,
-    SessionResult, Timestamp, WebhookDelivery, WebhookEvent, WebhookEventType, WebhookSecretView,
+    AuditSource, AuditType, DeliveryId, DeliveryPage, DeliveryStatus, OrgId, RotatedWebhookSecret, Session,
+    SessionFinished, SessionResult, Timestamp, WebhookDelivery, WebhookEvent, WebhookEventType, WebhookSecretView,
 };
 
 use crate::{
@@ -76,11 +76,13 @@ impl Engine {
     /// Tries a delivery again, now and for another 24 hours, whatever became of it. The message keeps its id.
     pub async fn retry_delivery(&self, caller: &Caller, id: DeliveryId) -> Result<WebhookDelivery, ReadError> {
         let (tenant, now) = (self.inner.store.tenant(caller.org), self.inner.clock.now());
+        let before = tenant.delivery(id).await?.ok_or(ReadError::NotFound)?;
         if !tenant.retry_delivery(id, now, end_of_round(now)).await? {
             return Err(ReadError::NotFound);
         }
         self.inner.outgoing.notify_one();
-        tenant.delivery(id).await?.ok_or(ReadError::NotFound)
+        // What was asked for: by now it may be on its way, or done.
+        Ok(WebhookDelivery { status: DeliveryStatus::Pending, next_attempt_at: Some(now), finished_at: None, ..before })
     }
 
     /// What can be told of the secret that the org's messages are signed with.

@@ -22,7 +22,7 @@ pub(crate) struct FleetArgs {
     #[command(subcommand)]
     command: FleetCommand,
     /// Server to talk to, http://127.0.0.1:8088 for example
-    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE, global = true)]
+    #[arg(long = "server", alias = "url", value_name = "URL", env = client::BASE_URL_VARIABLE, global = true)]
     url: Option<String>,
     /// Print JSON
     #[arg(long, global = true)]
@@ -33,7 +33,7 @@ pub(crate) struct FleetArgs {
 enum FleetCommand {
     /// Run a program once for each input, and leave with 0 if the fleet succeeded
     ///
-    /// Each member finds its input in /workspace/input.json and as enclave.input. The fleet runs on the server that --url or
+    /// Each member finds its input in /workspace/input.json and as enclave.input. The fleet runs on the server that --server or
     /// ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY; without one, a server is started for it and removed
     /// afterwards. stdout has one line for each member in the end: its number, what became of it, and the JSON that it gave
     /// to enclave.result. What happens meanwhile is on stderr. Ctrl-C cancels the fleet and waits until its members have

@@ -40,7 +40,7 @@ const RESULT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Run one program, and leave with its exit code.
 ///
-/// The program runs on the server that --url or ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY. Without one, a
+/// The program runs on the server that --server or ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY. Without one, a
 /// server is started for it on the strongest backend of this machine, and removed afterwards.
 ///
 /// stdout has the program's standard output and nothing else; stderr has its standard error, then the verdict and the
@@ -54,11 +54,11 @@ const RESULT_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct RunArgs {
     #[command(flatten)]
     program: ProgramArgs,
-    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --url]
+    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --server]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Server to run on, http://127.0.0.1:8088 for example
-    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE)]
+    #[arg(long = "server", alias = "url", value_name = "URL", env = client::BASE_URL_VARIABLE)]
     url: Option<String>,
     /// Directory to save artifacts in, which is made if it is not there. Nothing in it is replaced
     #[arg(long, value_name = "DIR", requires = "artifact", help_heading = "Artifacts")]

@@ -54,7 +54,7 @@ const ENDED: u8 = 4;
 /// When standard input is no terminal, turns are read from it: a blank line in front of a line that is not indented ends
 /// one. The first that does not complete ends the conversation.
 ///
-/// The server is the one that --url or ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY. Without one, a server is
+/// The server is the one that --server or ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY. Without one, a server is
 /// started on the strongest backend of this machine, and removed afterwards.
 #[derive(Args, Debug)]
 #[command(after_help = TABLE)]
@@ -79,11 +79,11 @@ pub(crate) struct ShellArgs {
     /// Directory for pictures [default: the current one]
     #[arg(long, value_name = "DIR", default_value = ".", hide_default_value = true)]
     pictures: PathBuf,
-    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --url]
+    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --server]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Server to run on, http://127.0.0.1:8088 for example
-    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE)]
+    #[arg(long = "server", alias = "url", value_name = "URL", env = client::BASE_URL_VARIABLE)]
     url: Option<String>,
 }
 

@@ -51,7 +51,7 @@ const PERSISTENT: Retry = Retry {
 ///
 /// What is shown is what the sandbox writes, and a terminal obeys it.
 ///
-/// The server is the one that --url or ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY. Without one, a server is
+/// The server is the one that --server or ENCLAVE_BASE_URL names, with the key in ENCLAVE_API_KEY. Without one, a server is
 /// started on the strongest backend of this machine, and removed afterwards.
 #[derive(Args, Debug)]
 #[command(after_help = TABLE)]
@@ -70,11 +70,11 @@ pub(crate) struct TerminalArgs {
     /// End the session after this time in any case, 1h for example
     #[arg(long, value_name = "DURATION", value_parser = values::millis, help_heading = "Limits")]
     lifetime: Option<u64>,
-    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --url]
+    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --server]
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
     /// Server to run on, http://127.0.0.1:8088 for example
-    #[arg(long, value_name = "URL", env = client::BASE_URL_VARIABLE)]
+    #[arg(long = "server", alias = "url", value_name = "URL", env = client::BASE_URL_VARIABLE)]
     url: Option<String>,
     /// Program to run in it, and its arguments [default: a shell]
     #[arg(last = true, value_name = "COMMAND")]

@@ -93,7 +93,7 @@ pub(crate) async fn hold(
         return conversation(&client, backend, screen).await.into();
     }
     if joins {
-        let line = "--session needs the server that the session is on: --url or ENCLAVE_BASE_URL";
+        let line = "--session needs the server that the session is on: --server or ENCLAVE_BASE_URL";
         return give_up(line, exit::REFUSED, screen);
     }
     let embedded = match Embedded::start(EmbeddedOptions { backend, ..EmbeddedOptions::default() }).await {

@@ -17,7 +17,7 @@ use rustix::{
 /// Bytes copied at once, and kept at most in each direction.
 pub(super) const CHUNK_BYTES: usize = 1024 * 1024;
 /// What is asked for first.
-const FIRST_CHUNK_BYTES: usize = 8 * 1024;
+pub(super) const FIRST_CHUNK_BYTES: usize = 8 * 1024;
 /// By how much more is asked for next, when all of it came, or less, when less than that part of it came.
 const STEP: usize = 4;
 /// Chunks that a connection may move before others get their turn.
@@ -119,7 +119,12 @@ impl Relay {
         side.writable |= writable;
     }
 
-    /// Copies what can be copied now. `scratch` has a chunk's size.
+    /// Bytes that it keeps.
+    pub(super) fn kept(&self) -> usize {
+        self.up.rest.len() + self.down.rest.len()
+    }
+
+    /// Copies what can be copied now, at most so much at once as `scratch` has room for.
     pub(super) fn turn(&mut self, scratch: &mut [u8]) -> Turn {
         let up = copy(&mut self.client, &mut self.stream, &mut self.up, scratch, Of::Stream);
         let down = copy(&mut self.stream, &mut self.client, &mut self.down, scratch, Of::Client);
@@ -187,7 +192,8 @@ fn copy(from: &mut Side, to: &mut Side, half: &mut Half, scratch: &mut [u8], tar
         if !from.readable {
             return Ok(false);
         }
-        match read(from, &mut scratch[..half.chunk]) {
+        let asked = half.chunk.min(scratch.len());
+        match read(from, &mut scratch[..asked]) {
             Ok(0) if half.state == State::Discarded => half.state = State::Closed,
             Ok(0) => half.state = State::Ending,
             Ok(_) if half.state == State::Discarded => {}
@@ -264,7 +270,11 @@ mod tests {
     }
 
     fn run(relay: &mut Relay) -> Turn {
-        let mut scratch = vec![0; CHUNK_BYTES];
+        run_with(relay, CHUNK_BYTES)
+    }
+
+    fn run_with(relay: &mut Relay, room: usize) -> Turn {
+        let mut scratch = vec![0; room];
         for of in [Of::Client, Of::Stream] {
             relay.ready(of, true, true);
         }
@@ -311,6 +321,12 @@ mod tests {
 
     #[test]
     fn a_side_that_does_not_read_stops_the_other_at_one_chunk() {
+        for room in [CHUNK_BYTES, FIRST_CHUNK_BYTES] {
+            stops_at_one_chunk(room);
+        }
+    }
+
+    fn stops_at_one_chunk(room: usize) {
         let (mut relay, client, mut gateway) = relay(b"");
         gateway.set_nonblocking(true).expect("sets");
         let mut sent = 0;
@@ -323,8 +339,8 @@ mod tests {
             if moved == 0 {
                 break;
             }
-            assert_eq!(run(&mut relay), Turn::Waits);
-            assert!(relay.down.rest.len() <= CHUNK_BYTES);
+            assert_eq!(run_with(&mut relay, room), Turn::Waits);
+            assert!(relay.kept() <= room);
         }
         let reader = std::thread::spawn(move || read_all(client).len());
         drop(gateway);

@@ -28,7 +28,7 @@ use super::{
     control::{Answer, Control, Gone},
     dns::Stub,
     door::{Came, Door},
-    relay::{CHUNK_BYTES, Of, Relay, Turn, reset},
+    relay::{CHUNK_BYTES, FIRST_CHUNK_BYTES, Of, Relay, Turn, reset},
     settle::Settle,
 };
 
@@ -40,6 +40,8 @@ const CLIENTS_A_TURN: usize = 32;
 const ANSWERS_A_TURN: usize = 64;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
+/// Bytes that connections may keep between them before each of them is offered little at once.
+const MAX_KEPT: usize = 4 * 1024 * 1024;
 /// How long a client may talk on to a gateway that has gone, so that it reads the answer before its connection breaks.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -68,6 +70,8 @@ pub(super) struct Server {
     /// How many of them are attempts.
     attempts: usize,
     relays: HashMap<u64, Carried>,
+    /// What all of them keep.
+    kept: usize,
     next: u64,
     /// Those that have something to do, each once.
     busy: VecDeque<u64>,
@@ -148,6 +152,7 @@ impl Server {
             wanted: VecDeque::new(),
             attempts: 0,
             relays: HashMap::new(),
+            kept: 0,
             next: 0,
             busy: VecDeque::new(),
             lingering: VecDeque::new(),
@@ -279,6 +284,7 @@ impl Server {
                 return;
             }
         }
+        self.kept += relay.kept();
         self.relays.insert(id, Carried { relay, busy: true, lingers: false });
         self.busy.push_back(id);
     }
@@ -356,25 +362,31 @@ impl Server {
         for _ in 0..self.busy.len() {
             let Some(id) = self.busy.pop_front() else { return };
             let Some(carried) = self.relays.get_mut(&id) else { continue };
-            let turn = carried.relay.turn(&mut self.scratch);
+            let room = if self.kept < MAX_KEPT { CHUNK_BYTES } else { FIRST_CHUNK_BYTES };
+            let before = carried.relay.kept();
+            let turn = carried.relay.turn(&mut self.scratch[..room]);
+            self.kept = self.kept - before + carried.relay.kept();
             carried.busy = turn == Turn::Goes;
             match turn {
                 Turn::Waits => {}
                 Turn::Goes => self.busy.push_back(id),
                 Turn::Lingers if std::mem::replace(&mut carried.lingers, true) => {}
                 Turn::Lingers => self.lingering.push_back((now + LINGER, id)),
-                Turn::Over => drop(self.relays.remove(&id)),
+                Turn::Over => self.end(id),
             }
+        }
+    }
+
+    fn end(&mut self, id: u64) {
+        if let Some(carried) = self.relays.remove(&id) {
+            self.kept -= carried.relay.kept();
         }
     }
 
     /// Ends those who have lingered long enough.
     fn expire(&mut self, now: Instant) {
-        while let Some((due, id)) = self.lingering.front()
-            && *due <= now
-        {
-            self.relays.remove(id);
-            self.lingering.pop_front();
+        while let Some((_, id)) = self.lingering.pop_front_if(|(due, _)| *due <= now) {
+            self.end(id);
         }
     }
 }

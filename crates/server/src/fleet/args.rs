@@ -58,7 +58,7 @@ pub(super) struct RunArgs {
     /// What to call the fleet [default: the name of the file]
     #[arg(long, value_name = "NAME", help_heading = "Fleet")]
     name: Option<String>,
-    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --url]
+    /// Backend to run on: gvisor or simulator [default: the strongest that works; the server's own with --server]
     #[arg(long, value_name = "NAME")]
     pub(super) backend: Option<String>,
 }

@@ -115,12 +115,12 @@ fn a_refusal_names_every_field_and_leaves_with_2() {
 fn a_server_that_is_not_there_leaves_3() {
     let place = Place::new();
     let file = place.file("a.py", "# sim: exit 0");
-    let left = place.run(&["run", &file, "--url", "http://127.0.0.1:9", "--json"]);
+    let left = place.run(&["run", &file, "--server", "http://127.0.0.1:9", "--json"]);
     assert_eq!(left.code, 3, "{}", left.stderr);
     assert!(left.stderr.contains("http://127.0.0.1:9/: cannot talk to the server"), "{}", left.stderr);
     let object: Value = serde_json::from_str(left.stdout()).unwrap();
     assert!(object["error"]["detail"].is_string());
-    let left = place.run(&["run", &file, "--url", "http://user:canary@127.0.0.1:9"]);
+    let left = place.run(&["run", &file, "--server", "http://user:canary@127.0.0.1:9"]);
     assert_eq!(left.code, 2);
     assert!(!left.stderr.contains("canary"), "{}", left.stderr);
 }
@@ -164,6 +164,7 @@ fn a_named_server_is_used_with_the_key_of_the_environment() {
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(5), b"remote".as_slice()));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!said.contains(&key), "{said}");
+    // As it was called at first.
     let left = place.run(&["run", &file, "--url", &server.url]);
     assert_eq!(left.code, 2);
     assert!(left.stderr.contains("(unauthenticated)"), "{}", left.stderr);

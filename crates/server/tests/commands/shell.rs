@@ -62,7 +62,7 @@ fn what_makes_no_conversation_is_refused() {
     for (args, said) in [
         (&["shell", "--session", "ses_01890a5d-ac96-774b-bcce-b302099a8057"][..], "--session needs the server"),
         (&["shell", "--backend", "simulator", "--idle", "1ms"], "interactive.idleTtlMs: must be at least 10"),
-        (&["shell", "--url", "http://127.0.0.1:1", "--session", "ses_1"], "invalid value 'ses_1'"),
+        (&["shell", "--server", "http://127.0.0.1:1", "--session", "ses_1"], "invalid value 'ses_1'"),
     ] {
         let left = place.run_with_input(args, b"1\n");
         assert_eq!(left.code, 2, "{args:?}: {}", left.stderr);
