@@ -114,9 +114,9 @@ fn an_endless_turn_is_interrupted_and_its_variables_are_kept() {
 fn an_interrupt_in_front_of_what_awaits_leaves_asyncio_whole() {
     need_python!();
     let (mut open, _case) = session();
-    let slow = "import sys\nclass Slow:\n    def find_spec(self, name, path, target=None):\n        \
-                if name == 'asyncio.events':\n            print('in', flush=True)\n            sum(range(20_000_000))\n\
-                sys.meta_path.insert(0, Slow())";
+    let slow = "import _signal, sys\nclass Slow:\n    def find_spec(self, name, path, target=None):\n        \
+                if name == 'asyncio.events':\n            print('in', flush=True)\n            \
+                while 2 not in _signal.sigpending(): pass\nsys.meta_path.insert(0, Slow())";
     open.run(1, slow);
     let told = open.interrupt(2, "async def f(): return 'again'\nawait f()");
     assert_eq!(told.status(), "interrupted", "{told:?}");
