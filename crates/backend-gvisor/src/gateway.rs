@@ -41,8 +41,6 @@ use crate::{
 const READY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long one may take to end when nobody speaks with it any more, before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a killed one may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Its lines that are logged, and how much of each.
 const LOGGED_LINES: usize = 200;
 const LOGGED_BYTES: u64 = 2048;
@@ -75,8 +73,7 @@ impl GatewayProcess {
     pub(crate) fn end(&self) -> Option<Exit> {
         // One that has ended cannot be killed, which is as good.
         let _ = process::kill(&self.process);
-        process::await_end(&self.process, KILL_PATIENCE);
-        process::reap(&self.process)
+        process::bury(&self.process)
     }
 }
 

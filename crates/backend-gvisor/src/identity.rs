@@ -162,8 +162,7 @@ impl Founder {
 impl Drop for Founder {
     fn drop(&mut self) {
         let _ = process::kill(&self.process);
-        process::await_end(&self.process, std::time::Duration::from_secs(5));
-        process::reap(&self.process);
+        process::bury(&self.process);
     }
 }
 

@@ -175,6 +175,11 @@ mod tests {
     use super::*;
     use crate::process;
 
+    fn start(program: &str, arguments: &[&str], entry: Entry) -> io::Result<Spawned> {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        launch(&Launch { runsc: program.into(), arguments, entry, inherits: Vec::new(), namespace: None })
+    }
+
     #[tokio::test]
     async fn a_job_is_done_even_when_nobody_waits_for_it() {
         let launcher = Launcher::start().unwrap();
@@ -192,19 +197,9 @@ mod tests {
         // As the server's allocator does.
         // SAFETY: takes integers.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }, 0);
-        let launched = launch(&Launch {
-            runsc: "/bin/sh".into(),
-            arguments: vec![
-                "-c".into(),
-                "read line; echo \"$line\"; cat /proc/self/oom_score_adj; grep -E 'THP|NoNew|Seccomp:' /proc/self/status; \
-                 pwd; echo /proc/self/fd/???; env >&2"
-                    .into(),
-            ],
-            entry: Entry::default(),
-            inherits: Vec::new(),
-            namespace: None,
-        })
-        .unwrap();
+        let script = "read line; echo \"$line\"; cat /proc/self/oom_score_adj; \
+                      grep -E 'THP|NoNew|Seccomp:' /proc/self/status; pwd; echo /proc/self/fd/???; env >&2";
+        let launched = start("/bin/sh", &["-c", script], Entry::default()).unwrap();
         rustix::io::write(&launched.stdin, b"hello\n").unwrap();
         let read = |end: OwnedFd| io::read_to_string(std::fs::File::from(end)).unwrap();
         assert_eq!(
@@ -219,36 +214,26 @@ mod tests {
 
     #[test]
     fn what_cannot_be_started_is_told() {
-        let bad_door = std::fs::File::open("/dev/null").unwrap();
-        let entry = Entry { born_in: None, doors: vec![bad_door.into()] };
-        for (runsc, entry, expected) in [
+        let opened = |path: &str| OwnedFd::from(std::fs::File::open(path).unwrap());
+        let bad_door = Entry { born_in: None, doors: vec![opened("/dev/null")] };
+        let no_group = Entry { born_in: Some(opened("/")), doors: Vec::new() };
+        for (program, entry, expected) in [
             ("/no/such/runsc", Entry::default(), libc::ENOENT),
             ("/dev/null", Entry::default(), libc::EACCES),
-            ("/bin/true", entry, libc::EBADF),
-            (
-                "/bin/true",
-                Entry { born_in: Some(std::fs::File::open("/").unwrap().into()), doors: vec![] },
-                libc::EBADF,
-            ),
+            ("/bin/true", bad_door, libc::EBADF),
+            ("/bin/true", no_group, libc::EBADF),
         ] {
-            let launch = Launch { runsc: runsc.into(), arguments: vec![], entry, inherits: vec![], namespace: None };
-            let error = super::launch(&launch).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(expected), "{runsc}: {error}");
+            let error = start(program, &[], entry).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(expected), "{program}: {error}");
         }
-        let launch = Launch {
-            runsc: "/bin/tr\0ue".into(),
-            arguments: vec![],
-            entry: Entry::default(),
-            inherits: vec![],
-            namespace: None,
-        };
-        assert_eq!(super::launch(&launch).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let error = start("/bin/tr\0ue", &[], Entry::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]
     fn what_has_no_membarrier_is_told_as_by_a_kernel_without_it() {
-        let python = std::path::Path::new("/usr/bin/python3");
-        if !python.exists() {
+        let python = "/usr/bin/python3";
+        if !std::path::Path::new(python).exists() {
             println!("SKIP what_has_no_membarrier_is_told_as_by_a_kernel_without_it: python3");
             return;
         }
@@ -256,9 +241,7 @@ mod tests {
             "import ctypes; c = ctypes.CDLL(None, use_errno=True); print(c.syscall({}, 0, 0), ctypes.get_errno())",
             libc::SYS_membarrier
         );
-        let (runsc, arguments) = (python.into(), vec!["-c".into(), code]);
-        let launch = Launch { runsc, arguments, entry: Entry::default(), inherits: vec![], namespace: None };
-        let launched = super::launch(&launch).unwrap();
+        let launched = start(python, &["-c", &code], Entry::default()).unwrap();
         let told = io::read_to_string(std::fs::File::from(launched.stdout)).unwrap();
         assert_eq!(told, format!("-1 {}\n", libc::ENOSYS));
         assert!(process::await_end(&launched.process, std::time::Duration::from_secs(10)));

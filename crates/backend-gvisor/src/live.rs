@@ -25,8 +25,6 @@ use crate::{
     render::DISK_DIR,
 };
 
-/// How long killed processes may take to be gone.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Files in the directory of the disk that are counted. An honest runsc makes one.
 const COUNTED_FILES: usize = 64;
 
@@ -208,7 +206,7 @@ impl Live {
         if let Some(processes) = &processes {
             processes.muster(&self.group);
         }
-        if !self.group.kill(KILL_PATIENCE) {
+        if !self.group.kill(process::KILL_PATIENCE) {
             tracing::warn!(sandbox = %self.id, "processes are left that SIGKILL does not end");
         }
         if let Some(processes) = &processes {
@@ -308,14 +306,12 @@ impl Processes {
 
     /// Lets go of those that have ended and are ours. A sandbox's processes only: see [`process`].
     fn reap(&self, group: &Group) {
-        process::await_end(&self.runsc, KILL_PATIENCE);
-        if let Some(exit) = process::reap(&self.runsc) {
+        if let Some(exit) = process::bury(&self.runsc) {
             lock(&self.exit).get_or_insert(exit);
         }
         // Its children are ours now, if it has not waited for them itself.
         for (_, child) in lock(&self.children).drain(..) {
-            process::await_end(&child, KILL_PATIENCE);
-            process::reap(&child);
+            process::bury(&child);
         }
         // Whoever ended before it was taken hold of.
         bury_dead(group, self.user);

@@ -14,6 +14,9 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions},
 };
 
+/// How long killed processes may take to be gone.
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -62,6 +65,12 @@ pub(crate) fn reap(process: impl AsFd) -> Option<Exit> {
             Err(_) => return None,
         }
     }
+}
+
+/// Waits for a child that has been killed, or is about to end, and takes its exit status.
+pub(crate) fn bury(process: impl AsFd) -> Option<Exit> {
+    await_end(&process, KILL_PATIENCE);
+    reap(&process)
 }
 
 /// The parent of a process.

@@ -6,7 +6,6 @@ use std::{
     io::{self, Read as _, Write as _},
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     ptr,
-    time::Duration,
 };
 
 use rustix::process::Pid;
@@ -17,9 +16,6 @@ use crate::process;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_VFORK: u64 = 0x4000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// How long a child that could not be executed may take to be gone.
-const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A process and the other ends of its three streams.
 #[derive(Debug)]
@@ -73,8 +69,7 @@ pub(crate) unsafe fn spawn(
     if failure.read_exact(&mut code).is_err() {
         return Ok(Spawned { pid, process, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() });
     }
-    process::await_end(&process, END_PATIENCE);
-    process::reap(&process);
+    process::bury(&process);
     Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code)))
 }
 

@@ -43,9 +43,8 @@ struct Half {
     chunk: usize,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    #[default]
     Open,
     /// Its reader has seen the end; the rest is still to be written.
     Ending,
