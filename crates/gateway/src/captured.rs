@@ -1,6 +1,9 @@
 //! Connections that the sandbox's kernel caught on their way to an address, and attempts that cannot be carried.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use model::egress::{Host, Reason, Refused, canonical};
 use protocol::egress::Datagram;
@@ -54,6 +57,8 @@ pub(crate) fn named(session: &Session, to: SocketAddr) -> Result<Vec<String>, Re
 pub(crate) async fn attempt(session: &Session, protocol: Datagram, to: SocketAddr) {
     let host = Host::Address(canonical(to.ip()));
     let attempted = match protocol {
+        // Over IPv6 the sandbox's kernel does not tell where to.
+        Datagram::Udp if to.ip() == Ipv6Addr::UNSPECIFIED => "send udp over IPv6".to_owned(),
         Datagram::Udp => format!("send udp {}", destination(&host, to.port())),
         Datagram::Icmp => format!("ping {host}"),
     };

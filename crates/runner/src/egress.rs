@@ -74,7 +74,7 @@ pub(crate) fn open(control: OwnedFd) -> Result<Egress, EgressError> {
     let socket = UdpSocket::bind((DNS, DNS_PORT)).map_err(listen("DNS"))?;
     socket.set_nonblocking(true).map_err(listen("DNS"))?;
     let (doors, capture_port) = Door::open_all().map_err(listen("connections"))?;
-    capture::add_addresses().map_err(kernel("adding addresses"))?;
+    capture::add_routes().map_err(kernel("adding routes"))?;
     capture::redirect(capture_port).map_err(kernel("redirecting connections"))?;
     let most = most_connections().map_err(kernel("raising the limit of open files"))?;
     let watch = Watch::open().map_err(kernel("opening raw sockets"))?;

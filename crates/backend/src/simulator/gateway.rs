@@ -77,6 +77,8 @@ impl ModelGateway {
             },
             Reach::Udp => {
                 let detail = "UDP is not carried, except for DNS";
+                // As where a kernel does not tell which.
+                let to = if to.starts_with('[') { "over IPv6" } else { to };
                 self.deny(&format!("send udp {to}"), &Refused::flat(Reason::NotCarried, detail)).await
             }
             Reach::Dns => self.resolve(to).await,

@@ -1,39 +1,66 @@
-//! Catching what speaks to no proxy: every IPv4 address is made one of this sandbox's own, and its kernel turns TCP
-//! connections to them around to a port of ours, and DNS queries to our stub.
+//! Catching what speaks to no proxy: every address gets a route inside this sandbox, and its kernel turns TCP connections
+//! around to a port of ours, and DNS queries to our stub.
 //!
 //! All of it is state of the sandbox's own kernel, set up with privileges that no workload has. The rules:
 //!
 //! ```text
-//! table nat, OUTPUT:  to 127.0.0.0/8  accept
-//!                     TCP             redirect to the capture port
-//!                     UDP to port 53  redirect to the DNS stub
+//! table nat, OUTPUT    IPv4                                IPv6
+//!   to the sandbox     127.0.0.0/8: accept                 ::1: accept
+//!   TCP                redirect to the capture port        redirect to the capture port
+//!   UDP                port 53: redirect to the DNS stub   redirect to a port where nobody is, which refuses it
 //! ```
 //!
-//! Without a rule IPv6 has no route at all.
+//! IPv4 addresses are local as well, so that a datagram to one of them comes by where [`super::attempts`] sees it. The
+//! sandbox's kernel cannot have whole networks of IPv6 as its own; there it is seen after it was redirected.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+mod table;
 
-use protocol::egress::DNS_PORT;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use rustix::{
     fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     io::Errno,
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt},
 };
 
+use self::table::{FRESH_ENTRIES, table};
+
 /// Addresses and prefix lengths for `lo` that cover all of IPv4 between them. The addresses themselves mean nothing.
 const EVERYWHERE: [(Ipv4Addr, u8); 2] = [(Ipv4Addr::new(10, 99, 0, 1), 1), (Ipv4Addr::new(200, 0, 0, 1), 1)];
 /// The index of `lo`, the only interface.
 const LOOPBACK_INDEX: u32 = 1;
+/// Where datagrams over IPv6 end: the port of `discard`, which no workload may listen on.
+pub(super) const NOWHERE_PORT: u16 = 9;
 
-/// Makes every IPv4 address local.
-pub(super) fn add_addresses() -> Result<(), Errno> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    EVERYWHERE.into_iter().try_for_each(|(address, prefix)| add_address(socket.as_fd(), address, prefix))
+/// The two kinds of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
 }
 
-fn add_address(socket: BorrowedFd<'_>, address: Ipv4Addr, prefix: u8) -> Result<(), Errno> {
-    rustix::net::send(socket, &new_address(address, prefix), SendFlags::empty())?;
+impl Family {
+    pub(super) const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    fn domain(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::INET,
+            Self::V6 => AddressFamily::INET6,
+        }
+    }
+}
+
+/// Makes every IPv4 address local, and gives every IPv6 address a route.
+pub(super) fn add_routes() -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+    EVERYWHERE.into_iter().try_for_each(|(address, prefix)| ask(socket.as_fd(), &new_address(address, prefix)))?;
+    ask(socket.as_fd(), &new_route())
+}
+
+/// Has the kernel do it. What is there already is well.
+fn ask(socket: BorrowedFd<'_>, request: &[u8]) -> Result<(), Errno> {
+    rustix::net::send(socket, request, SendFlags::empty())?;
     let mut answer = [0; 512];
     let (_, len) = rustix::net::recv(socket, &mut answer, RecvFlags::empty())?;
     // An nlmsghdr of type NLMSG_ERROR, and the error number as the kernel has it: negative, 0 when there is none.
@@ -45,162 +72,89 @@ fn add_address(socket: BorrowedFd<'_>, address: Ipv4Addr, prefix: u8) -> Result<
     }
 }
 
-/// The netlink request for it: nlmsghdr, ifaddrmsg, IFA_LOCAL and IFA_ADDRESS.
+/// The netlink request for an address of `lo`: ifaddrmsg, IFA_LOCAL and IFA_ADDRESS.
 fn new_address(address: Ipv4Addr, prefix: u8) -> Vec<u8> {
-    const FLAGS: libc::c_int = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
     let mut body = vec![u8::try_from(libc::AF_INET).expect("a small number"), prefix, 0, 0];
     body.extend_from_slice(&LOOPBACK_INDEX.to_ne_bytes());
     for attribute in [libc::IFA_LOCAL, libc::IFA_ADDRESS] {
-        body.extend_from_slice(&8_u16.to_ne_bytes());
-        body.extend_from_slice(&attribute.to_ne_bytes());
-        body.extend_from_slice(&address.octets());
+        body.extend(attribute_of(attribute, &address.octets()));
     }
-    let len = u32::try_from(16 + body.len()).expect("a short message");
-    let mut message = len.to_ne_bytes().to_vec();
-    message.extend_from_slice(&libc::RTM_NEWADDR.to_ne_bytes());
-    message.extend_from_slice(&u16::try_from(FLAGS).expect("sixteen bits").to_ne_bytes());
-    message.extend_from_slice(&[1_u32.to_ne_bytes(), 0_u32.to_ne_bytes()].concat());
-    message.extend_from_slice(&body);
-    message
+    request(libc::RTM_NEWADDR, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &body)
 }
 
-/// Puts the rules into force. `port` of 127.0.0.1 gets the connections.
+/// The netlink request for a route to all of IPv6 by way of `lo`: rtmsg, RTA_DST and RTA_OIF.
+fn new_route() -> Vec<u8> {
+    let family = u8::try_from(libc::AF_INET6).expect("a small number");
+    let (any, static_) = (0, libc::RTPROT_STATIC);
+    // The family, prefix lengths of destination and source, type of service; table, origin, scope, type; flags.
+    let mut body = vec![family, any, any, 0, libc::RT_TABLE_MAIN, static_, libc::RT_SCOPE_LINK, libc::RTN_UNICAST];
+    body.extend_from_slice(&0_u32.to_ne_bytes());
+    body.extend(attribute_of(libc::RTA_DST, &Ipv6Addr::UNSPECIFIED.octets()));
+    body.extend(attribute_of(libc::RTA_OIF, &LOOPBACK_INDEX.to_ne_bytes()));
+    request(libc::RTM_NEWROUTE, libc::NLM_F_CREATE, &body)
+}
+
+/// `struct rtattr`, with a value that needs no padding.
+fn attribute_of(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(4 + value.len()).expect("a short value");
+    [&len.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
+}
+
+/// `struct nlmsghdr` and what follows it.
+fn request(kind: u16, flags: libc::c_int, body: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(16 + body.len()).expect("a short message");
+    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags).expect("sixteen bits");
+    let (number, sender) = (1_u32, 0_u32);
+    [
+        &len.to_ne_bytes()[..],
+        &kind.to_ne_bytes(),
+        &flags.to_ne_bytes(),
+        &number.to_ne_bytes(),
+        &sender.to_ne_bytes(),
+        body,
+    ]
+    .concat()
+}
+
+/// Puts the rules into force. `port` of 127.0.0.1 and ::1 gets the connections.
 pub(super) fn redirect(port: u16) -> Result<(), Errno> {
-    let socket = raw_socket(ipproto::RAW)?;
-    // What the kernel hands back of the table that there was: five entries, a packet and a byte count each.
-    let mut counters = [0_u64; 2 * FRESH_ENTRIES];
-    let table = table(port, counters.as_mut_ptr() as usize);
-    replace(socket.as_fd(), &table)
+    Family::ALL.into_iter().try_for_each(|family| {
+        let socket = raw_socket(family, ipproto::RAW)?;
+        // What the kernel hands back of the table that there was: five entries, a packet and a byte count each.
+        let mut counters = [0_u64; 2 * FRESH_ENTRIES];
+        let table = table(family, port, counters.as_mut_ptr() as usize);
+        replace(socket.as_fd(), family, &table)
+    })
 }
 
 /// Where a caught connection was going.
-pub(super) fn destination(client: BorrowedFd<'_>) -> Option<SocketAddrV4> {
+pub(super) fn destination(client: BorrowedFd<'_>, family: Family) -> Option<SocketAddr> {
+    let to = match family {
+        Family::V4 => sockopt::ip_original_dst(client).map(SocketAddr::from),
+        Family::V6 => sockopt::ipv6_original_dst(client).map(SocketAddr::from),
+    };
     // What came to the port by itself has a loopback address here.
-    sockopt::ip_original_dst(client).ok().filter(|to| !to.ip().is_loopback())
+    to.ok().filter(|to| !to.ip().is_loopback())
 }
 
 /// A socket that sees every datagram of a protocol that this kernel delivers.
-pub(super) fn raw_socket(protocol: rustix::net::Protocol) -> Result<OwnedFd, Errno> {
+pub(super) fn raw_socket(family: Family, protocol: rustix::net::Protocol) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(protocol))
-}
-
-/// Entries of a nat table without rules: four chains and the end.
-const FRESH_ENTRIES: usize = 5;
-/// `struct ipt_entry` without what follows it.
-const ENTRY: usize = 112;
-/// Verdicts are kept as -verdict - 1, and NF_ACCEPT is 1.
-const ACCEPT: i32 = -2;
-const NO_CHAIN: u32 = u32::MAX;
-
-/// `struct ipt_replace` for the nat table, entries included.
-fn table(port: u16, counters: usize) -> Vec<u8> {
-    let entries = [
-        // PREROUTING, INPUT
-        entry(None, 0, &[], &verdict(ACCEPT)),
-        entry(None, 0, &[], &verdict(ACCEPT)),
-        // OUTPUT
-        entry(Some((Ipv4Addr::new(127, 0, 0, 0), Ipv4Addr::new(255, 0, 0, 0))), 0, &[], &verdict(ACCEPT)),
-        entry(None, libc::IPPROTO_TCP, &[], &to_port(port)),
-        entry(None, libc::IPPROTO_UDP, &udp_to(DNS_PORT), &to_port(DNS_PORT)),
-        entry(None, 0, &[], &verdict(ACCEPT)),
-        // POSTROUTING
-        entry(None, 0, &[], &verdict(ACCEPT)),
-        entry(None, 0, &[], &end()),
-    ];
-    let mut at = 0;
-    let offsets: Vec<u32> = entries
-        .iter()
-        .map(|entry| {
-            let offset = at;
-            at += u32::try_from(entry.len()).expect("a few hundred bytes");
-            offset
-        })
-        .collect();
-    // By hook: prerouting, input, forward, output, postrouting. First entry of each chain, and its policy.
-    let first = [offsets[0], offsets[1], NO_CHAIN, offsets[2], offsets[6]];
-    let policy = [offsets[0], offsets[1], NO_CHAIN, offsets[5], offsets[6]];
-    let mut table = name::<32>(b"nat");
-    let valid_hooks = 0b11011_u32;
-    let count = u32::try_from(entries.len()).expect("a few");
-    for number in [valid_hooks, count, at].iter().chain(&first).chain(&policy) {
-        table.extend_from_slice(&number.to_ne_bytes());
-    }
-    table.extend_from_slice(&u32::try_from(FRESH_ENTRIES).expect("a few").to_ne_bytes());
-    table.extend_from_slice(&counters.to_ne_bytes());
-    table.extend(entries.into_iter().flatten());
-    table
-}
-
-/// `struct ipt_entry` with its matches and its target.
-fn entry(to: Option<(Ipv4Addr, Ipv4Addr)>, protocol: libc::c_int, matches: &[u8], target: &[u8]) -> Vec<u8> {
-    let (address, mask) = to.unwrap_or((Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED));
-    let none = [0; 4];
-    // struct ipt_ip: source, destination, their masks, the names of two interfaces and their masks, the protocol, flags.
-    let mut entry = [none, address.octets(), none, mask.octets()].concat();
-    entry.resize(entry.len() + 64, 0);
-    entry.extend_from_slice(&u16::try_from(protocol).expect("a protocol number").to_ne_bytes());
-    // Flags, what they invert, and which parts of a packet this is about.
-    entry.resize(entry.len() + 6, 0);
-    let target_at = ENTRY + matches.len();
-    for offset in [target_at, target_at + target.len()] {
-        entry.extend_from_slice(&u16::try_from(offset).expect("a few hundred bytes").to_ne_bytes());
-    }
-    // Where the kernel came from, and its counters.
-    entry.resize(ENTRY, 0);
-    entry.extend_from_slice(matches);
-    entry.extend_from_slice(target);
-    entry
-}
-
-/// `struct xt_entry_target` or `xt_entry_match`, padded as the kernel aligns it.
-fn extension(kind: &[u8], body: &[u8]) -> Vec<u8> {
-    let len = (32 + body.len()).next_multiple_of(8);
-    let mut extension = u16::try_from(len).expect("a few bytes").to_ne_bytes().to_vec();
-    extension.extend(name::<30>(kind));
-    extension.extend_from_slice(body);
-    extension.resize(len, 0);
-    extension
-}
-
-fn verdict(verdict: i32) -> Vec<u8> {
-    extension(b"", &verdict.to_ne_bytes())
-}
-
-/// `struct nf_nat_ipv4_multi_range_compat` with one range of one port.
-fn to_port(port: u16) -> Vec<u8> {
-    const PORT_GIVEN: u32 = 2;
-    let mut body = [1, PORT_GIVEN, 0, 0].map(u32::to_ne_bytes).concat();
-    body.extend_from_slice(&[port.to_be_bytes(), port.to_be_bytes()].concat());
-    extension(b"REDIRECT", &body)
-}
-
-/// `struct xt_udp`: any source port, this destination port.
-fn udp_to(port: u16) -> Vec<u8> {
-    let body = [0, u16::MAX, port, port].map(u16::to_ne_bytes).concat();
-    extension(b"udp", &[body, vec![0, 0]].concat())
-}
-
-/// What ends a table.
-fn end() -> Vec<u8> {
-    extension(b"ERROR", &name::<30>(b"ERROR"))
-}
-
-fn name<const LEN: usize>(text: &[u8]) -> Vec<u8> {
-    let mut name = text.to_vec();
-    name.resize(LEN, 0);
-    name
+    rustix::net::socket_with(family.domain(), SocketType::RAW, flags, Some(protocol))
 }
 
 #[expect(unsafe_code, reason = "rustix does not know iptables")]
-fn replace(socket: BorrowedFd<'_>, table: &[u8]) -> Result<(), Errno> {
+fn replace(socket: BorrowedFd<'_>, family: Family, table: &[u8]) -> Result<(), Errno> {
+    // The same number for both.
     const IPT_SO_SET_REPLACE: libc::c_int = 64;
+    let level = match family {
+        Family::V4 => libc::IPPROTO_IP,
+        Family::V6 => libc::IPPROTO_IPV6,
+    };
     let len = libc::socklen_t::try_from(table.len()).expect("a few thousand bytes");
     // SAFETY: the kernel reads `len` bytes of `table`, and writes to the counters that it points to, which the caller
     // keeps and which have room for the entries that it says they have room for.
-    let done = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, IPT_SO_SET_REPLACE, table.as_ptr().cast(), len)
-    };
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, IPT_SO_SET_REPLACE, table.as_ptr().cast(), len) };
     if done == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)) }
 }
 
@@ -209,29 +163,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_the_sizes_of_the_kernels_structures() {
-        assert_eq!(verdict(ACCEPT).len(), 40);
-        assert_eq!(to_port(1).len(), 56);
-        assert_eq!(udp_to(53).len(), 48);
-        assert_eq!(end().len(), 64);
-        assert_eq!(entry(None, 0, &[], &verdict(ACCEPT)).len(), ENTRY + 40);
-        let table = table(4000, 0x1234);
-        assert_eq!(&table[..4], b"nat\0");
-        let number = |at: usize| u32::from_ne_bytes(table[at..at + 4].try_into().expect("four"));
-        assert_eq!((number(36), usize::try_from(number(40)).expect("fits")), (8, table.len() - 96));
-        assert_eq!(u64::from_ne_bytes(table[88..96].try_into().expect("eight")), 0x1234);
-        // The entry at the hook of OUTPUT is the one for loopback.
-        let output = 96 + usize::try_from(number(44 + 12)).expect("fits");
-        assert_eq!(&table[output + 4..output + 8], [127, 0, 0, 0]);
-        assert_eq!(&table[output + 12..output + 16], [255, 0, 0, 0]);
-    }
-
-    #[test]
     fn an_address_is_asked_for_with_its_prefix() {
         let message = new_address(Ipv4Addr::new(10, 99, 0, 1), 1);
         assert_eq!(message.len(), 40);
         assert_eq!(message[..4], 40_u32.to_ne_bytes());
         assert_eq!(message[17], 1);
         assert_eq!(message[28..32], [10, 99, 0, 1]);
+    }
+
+    #[test]
+    fn the_route_is_to_everywhere_and_by_loopback() {
+        let message = new_route();
+        assert_eq!(message.len(), 16 + 12 + 20 + 8);
+        assert_eq!(message[..4], 56_u32.to_ne_bytes());
+        assert_eq!((message[16], message[17]), (10, 0));
+        assert_eq!(message[28..32], [20_u16.to_ne_bytes(), 1_u16.to_ne_bytes()].concat());
+        assert_eq!(message[32..48], [0; 16]);
+        assert_eq!(message[52..56], LOOPBACK_INDEX.to_ne_bytes());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     os::fd::AsFd as _,
 };
 
@@ -13,7 +13,7 @@ use rustix::{
     net::{SocketFlags, sockopt},
 };
 
-use super::capture;
+use super::capture::{self, Family};
 
 /// Connections that the kernel keeps until they are taken.
 const BACKLOG: i32 = 1024;
@@ -24,7 +24,7 @@ enum For {
     /// Always the same.
     Known(Opening),
     /// What the kernel has caught.
-    Caught,
+    Caught(Family),
 }
 
 /// See the module.
@@ -52,17 +52,19 @@ impl Door {
             (INSIDE, SOCKS_PORT, Opening::Socks),
             (DNS, DNS_PORT, Opening::Dns),
         ];
-        let fixed = fixed.into_iter().map(|(address, port, opening)| Self::open(address, port, For::Known(opening)));
+        let fixed =
+            fixed.into_iter().map(|(address, port, opening)| Self::open(address.into(), port, For::Known(opening)));
         let mut doors = fixed.collect::<io::Result<Vec<_>>>()?;
         // Any port: what the workload would like to have is not known.
-        let caught = Self::open(Ipv4Addr::LOCALHOST, 0, For::Caught)?;
+        let caught = Self::open(Ipv4Addr::LOCALHOST.into(), 0, For::Caught(Family::V4))?;
         let port = caught.listener.local_addr()?.port();
         doors.push(caught);
+        doors.push(Self::open(Ipv6Addr::LOCALHOST.into(), port, For::Caught(Family::V6))?);
         Ok((doors, port))
     }
 
-    fn open(address: Ipv4Addr, port: u16, purpose: For) -> io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddrV4::new(address, port))?;
+    fn open(address: IpAddr, port: u16, purpose: For) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, port))?;
         listener.set_nonblocking(true)?;
         rustix::net::listen(&listener, BACKLOG)?;
         Ok(Self { listener, purpose })
@@ -87,9 +89,9 @@ impl Door {
         let _ = sockopt::set_tcp_nodelay(&client, true);
         let opening = match self.purpose {
             For::Known(opening) => Some(opening),
-            For::Caught => capture::destination(client.as_fd()).map(|to| match to.port() {
+            For::Caught(family) => capture::destination(client.as_fd(), family).map(|to| match to.port() {
                 DNS_PORT => Opening::Dns,
-                _ => Opening::Captured(to.into()),
+                _ => Opening::Captured(to),
             }),
         };
         Some(match opening {

@@ -30,6 +30,8 @@ struct Side {
     /// What is known of it, until the kernel says that it is so no more.
     readable: bool,
     writable: bool,
+    /// Whether the kernel was asked to say when there is room.
+    watched_for_room: bool,
 }
 
 /// One direction.
@@ -88,7 +90,7 @@ struct Broken;
 impl Relay {
     /// `opening` goes to the gateway before anything else.
     pub(super) fn new(client: OwnedFd, stream: OwnedFd, opening: Vec<u8>) -> Self {
-        let side = |socket| Side { socket, readable: true, writable: true };
+        let side = |socket| Side { socket, readable: true, writable: true, watched_for_room: false };
         Self {
             client: side(client),
             stream: side(stream),
@@ -108,12 +110,23 @@ impl Relay {
         }
     }
 
-    /// Takes note of what the kernel says of a socket.
-    pub(super) fn ready(&mut self, of: Of, readable: bool, writable: bool) {
-        let side = match of {
+    fn side_mut(&mut self, of: Of) -> &mut Side {
+        match of {
             Of::Client => &mut self.client,
             Of::Stream => &mut self.stream,
-        };
+        }
+    }
+
+    /// Whether a socket was full for the first time. From then on its room is watched; for most it never is, and
+    /// to be told of each byte that the other side takes would be half of all that this thread wakes up for.
+    pub(super) fn begins_to_wait_for_room(&mut self, of: Of) -> bool {
+        let side = self.side_mut(of);
+        !side.writable && !std::mem::replace(&mut side.watched_for_room, true)
+    }
+
+    /// Takes note of what the kernel says of a socket.
+    pub(super) fn ready(&mut self, of: Of, readable: bool, writable: bool) {
+        let side = self.side_mut(of);
         side.readable |= readable;
         side.writable |= writable;
     }

@@ -6,11 +6,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use protocol::egress::{Datagram, Opening};
+use protocol::egress::Opening;
 use rustix::{
     buffer::spare_capacity,
     event::{
@@ -24,7 +23,7 @@ use rustix::{
 
 use super::{
     Egress,
-    attempts::Watch,
+    attempts::{Sight, Watch},
     control::{Answer, Control, Gone},
     dns::Stub,
     door::{Came, Door},
@@ -44,6 +43,9 @@ const EVENTS: usize = 256;
 const MAX_KEPT: usize = 4 * 1024 * 1024;
 /// How long a client may talk on to a gateway that has gone, so that it reads the answer before its connection breaks.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// What is watched of a connection from the start.
+const CHANGES: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// What a stream is wanted for.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ enum Source {
     Control,
     Queries,
     Answers,
-    Datagrams(Datagram),
+    Datagrams(Sight),
     Settle,
     Door(usize),
     Relay(u64, Of),
@@ -110,9 +112,10 @@ impl Source {
             Self::Control => 0,
             Self::Queries => 1,
             Self::Answers => 2,
-            Self::Datagrams(Datagram::Udp) => 3,
-            Self::Datagrams(Datagram::Icmp) => 4,
-            Self::Settle => 5,
+            Self::Datagrams(Sight::Udp) => 3,
+            Self::Datagrams(Sight::Icmp) => 4,
+            Self::Datagrams(Sight::Udp6) => 5,
+            Self::Settle => 6,
             Self::Door(number) => FIRST_DOOR + number as u64,
             Self::Relay(id, Of::Client) => FIRST_RELAY + 2 * id,
             Self::Relay(id, Of::Stream) => FIRST_RELAY + 2 * id + 1,
@@ -124,9 +127,10 @@ impl Source {
             0 => Self::Control,
             1 => Self::Queries,
             2 => Self::Answers,
-            3 => Self::Datagrams(Datagram::Udp),
-            4 => Self::Datagrams(Datagram::Icmp),
-            5 => Self::Settle,
+            3 => Self::Datagrams(Sight::Udp),
+            4 => Self::Datagrams(Sight::Icmp),
+            5 => Self::Datagrams(Sight::Udp6),
+            6 => Self::Settle,
             _ if number < FIRST_RELAY => Self::Door(usize::try_from(number.saturating_sub(FIRST_DOOR)).unwrap_or(0)),
             _ => {
                 let number = number - FIRST_RELAY;
@@ -161,8 +165,8 @@ impl Server {
         server.add(Source::Control, server.control.socket(), EventFlags::IN)?;
         server.add(Source::Queries, server.stub.socket(), EventFlags::IN)?;
         server.add(Source::Settle, server.settle.socket(), EventFlags::IN)?;
-        for datagram in [Datagram::Udp, Datagram::Icmp] {
-            server.add(Source::Datagrams(datagram), server.watch.socket(datagram), EventFlags::IN)?;
+        for sight in Sight::ALL {
+            server.add(Source::Datagrams(sight), server.watch.socket(sight), EventFlags::IN)?;
         }
         for (number, door) in server.doors.iter().enumerate() {
             server.add(Source::Door(number), door.socket(), EventFlags::IN)?;
@@ -220,7 +224,7 @@ impl Server {
                     self.carry_queries();
                 }
                 Source::Answers => self.carry_queries(),
-                Source::Datagrams(datagram) => self.look(datagram, now),
+                Source::Datagrams(sight) => self.look(sight, now),
                 Source::Settle => self.begin_to_settle(now),
                 Source::Door(number) => self.welcome(number),
                 Source::Relay(id, of) => self.wake(id, of, flags),
@@ -277,10 +281,9 @@ impl Server {
         let id = self.next;
         self.next += 1;
         let relay = Relay::new(client, stream, encode(opening));
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         for of in [Of::Client, Of::Stream] {
             // What cannot be watched is closed with the relay.
-            if self.add(Source::Relay(id, of), relay.socket(of), flags).is_err() {
+            if self.add(Source::Relay(id, of), relay.socket(of), CHANGES).is_err() {
                 return;
             }
         }
@@ -315,13 +318,13 @@ impl Server {
         }
     }
 
-    fn look(&mut self, of: Datagram, now: Instant) {
+    fn look(&mut self, sight: Sight, now: Instant) {
         let (mut news, stub) = (Vec::new(), &mut self.stub);
-        self.watch.look(of, now, |to| stub.is_answer(to.into()), |to| news.push(SocketAddr::from(to)));
-        for destination in news {
+        self.watch.look(sight, now, |to| stub.is_answer(to), |of, to| news.push((of, to)));
+        for (protocol, destination) in news {
             if self.attempts < MAX_ATTEMPTS {
                 self.attempts += 1;
-                self.want(Wanted::Attempt(Opening::Attempt { protocol: of, destination }));
+                self.want(Wanted::Attempt(Opening::Attempt { protocol, destination }));
             }
         }
     }
@@ -329,8 +332,8 @@ impl Server {
     /// Nobody sends any more: what the raw sockets hold is all that there will be.
     fn begin_to_settle(&mut self, now: Instant) {
         self.settle.begin();
-        for datagram in [Datagram::Udp, Datagram::Icmp] {
-            self.look(datagram, now);
+        for sight in Sight::ALL {
+            self.look(sight, now);
         }
     }
 
@@ -374,7 +377,22 @@ impl Server {
                 Turn::Lingers => self.lingering.push_back((now + LINGER, id)),
                 Turn::Over => self.end(id),
             }
+            if self.watch_for_room(id).is_err() {
+                self.end(id);
+            }
         }
+    }
+
+    /// Has it told when a socket that was full is not any more.
+    fn watch_for_room(&mut self, id: u64) -> Result<(), Errno> {
+        let Some(Carried { relay, .. }) = self.relays.get_mut(&id) else { return Ok(()) };
+        for of in [Of::Client, Of::Stream] {
+            if relay.begins_to_wait_for_room(of) {
+                let data = EventData::new_u64(Source::Relay(id, of).number());
+                epoll::modify(&self.epoll, relay.socket(of), data, CHANGES | EventFlags::OUT)?;
+            }
+        }
+        Ok(())
     }
 
     fn end(&mut self, id: u64) {
@@ -405,8 +423,9 @@ mod tests {
             Source::Control,
             Source::Queries,
             Source::Answers,
-            Source::Datagrams(Datagram::Udp),
-            Source::Datagrams(Datagram::Icmp),
+            Source::Datagrams(Sight::Udp),
+            Source::Datagrams(Sight::Icmp),
+            Source::Datagrams(Sight::Udp6),
             Source::Settle,
             Source::Door(0),
             Source::Door(4),

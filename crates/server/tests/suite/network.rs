@@ -137,36 +137,51 @@ async fn ordinary_clients_reach_what_the_list_has_and_nothing_else() {
     scene.server.audit_verifies().unwrap();
 }
 
-const PIP: &str = r#"
-import subprocess, sys, time
-began = time.monotonic()
-done = subprocess.run([sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check",
-    "--index-url", "https://allowed.test:{HTTPS_PORT}/simple", "--cert", "ca.pem",
-    "--target", "/workspace/site", "hello-enclave"], capture_output=True, text=True)
-sys.path.insert(0, "/workspace/site")
-try:
-    from hello_enclave import GREETING
-except ImportError:
-    GREETING = "not installed"
-enclave.result({"greeting": GREETING, "said": (done.stdout + done.stderr)[-3000:], "seconds": int(time.monotonic() - began)})
+/// No name and no proxy: sockets of the program's own.
+const IPV6: &str = r#"
+import socket
+def ask(host, port):
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as s:
+        s.settimeout(20)
+        s.connect((host, port))
+        s.sendall(b"GET /six HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := s.recv(4096):
+            answer += data
+    return answer.decode()
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+    s.settimeout(20)
+    s.connect(("2001:db8::9", 4433))
+    s.send(b"x")
+    try:
+        sent = s.recv(10).decode()
+    except OSError as error:
+        sent = type(error).__name__
+enclave.result({"allowed": ask("{WORLD6}", {HTTP6_PORT}), "refused": ask("2001:db8::1", 80), "udp": sent})
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pip_installs_through_an_allowlist_and_names_the_missing_rule_without_it() {
-    let test = "pip_installs_through_an_allowlist_and_names_the_missing_rule_without_it";
+async fn raw_connections_over_ipv6_are_caught_decided_and_told() {
+    let test = "raw_connections_over_ipv6_are_caught_decided_and_told";
     let Some(scene) = Scene::on_gvisor(test).await else { return };
-    let files = json!([{"path": "ca.pem", "content": scene.world.ca_pem}]);
-    let request = |domain: &str| {
-        let egress = json!({"mode": "allowlist", "allow": [{"domain": domain}]});
-        json!({"code": PIP, "files": files, "egress": egress, "limits": {"cpu": 2.0}})
+    let Some(http6) = scene.world.http6 else {
+        return println!("SKIP {test}: this host has no address of IPv6");
     };
-    let with = scene.run(request("allowed.test")).await.value().unwrap();
-    assert_eq!(with["greeting"], "installed", "{}", with["said"]);
-    let without = scene.run(request("elsewhere.test")).await.value().unwrap();
-    assert_eq!(without["greeting"], "not installed");
-    let said = without["said"].as_str().unwrap();
-    assert!(said.contains("no entry of egress.allow names allowed.test"), "{said}");
-    assert!(without["seconds"].as_u64().unwrap() < 30, "{}", without["seconds"]);
+    let code = IPV6.replace("{WORLD6}", &http6.ip().to_string()).replace("{HTTP6_PORT}", &http6.port().to_string());
+    let egress = json!({"mode": "allowlist", "allow": [format!("{}/128", http6.ip())]});
+    let id = scene.create(json!({"code": code, "egress": egress})).await;
+    let result = scene.client.result(id, Duration::from_mins(2)).await.unwrap();
+    let told = result.value().unwrap_or_else(|| panic!("{result:#?}"));
+    assert!(told["allowed"].as_str().unwrap().ends_with("hello from the world: GET /six\n"), "{told:#}");
+    assert!(told["refused"].as_str().unwrap().starts_with("HTTP/1.1 403 egress denied"), "{told:#}");
+    assert_eq!(told["udp"], "ConnectionRefusedError", "{told:#}");
+    let refused: Vec<&str> = result.denials.iter().map(|denial| denial.attempted.as_str()).collect();
+    for attempted in ["connect tcp [2001:db8::1]:80", "send udp over IPv6"] {
+        assert!(refused.contains(&attempted), "{refused:?}");
+    }
+    let audit = scene.client.audit(id, None).await.unwrap();
+    let allowed = audit.items.iter().find(|event| event.kind == AuditType::EgressAllowed).unwrap();
+    assert_eq!(allowed.data["address"], http6.ip().to_string(), "{allowed:#?}");
 }
 
 const ROTATION: &str = r#"

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     sync::{Arc, Mutex},
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Seen {
 /// See the module. Ends with its last user.
 pub(crate) struct World {
     pub(crate) http: SocketAddr,
+    /// The same over IPv6, where this host has it.
+    pub(crate) http6: Option<SocketAddr>,
     pub(crate) https: SocketAddr,
     pub(crate) dns: SocketAddr,
     /// A service of this host that no deployment permits.
@@ -80,14 +82,22 @@ impl World {
         let trespassers = Arc::<Mutex<u32>>::default();
         let addresses = (plain.local_addr().unwrap(), secure.local_addr().unwrap());
         let (dns_address, forbidden_address) = (dns.local_addr().unwrap(), forbidden.local_addr().unwrap());
-        let tasks = vec![
+        let http6 = match own_ipv6_address() {
+            Some(address) => Some(TcpListener::bind((address, 0)).await.unwrap()),
+            None => None,
+        };
+        let http6_address = http6.as_ref().map(|listener| listener.local_addr().unwrap());
+        let plain6 = http6.map(|listener| tokio::spawn(serve(listener, None, Arc::clone(&seen), Arc::clone(&flag))));
+        let mut tasks = vec![
             tokio::spawn(serve(plain, None, Arc::clone(&seen), Arc::clone(&flag))),
             tokio::spawn(serve(secure, Some(tls), Arc::clone(&seen), Arc::clone(&flag))),
             tokio::spawn(answer(dns, address, Arc::clone(&resolved))),
             tokio::spawn(watch(forbidden, Arc::clone(&trespassers))),
         ];
+        tasks.extend(plain6);
         Self {
             http: addresses.0,
+            http6: http6_address,
             https: addresses.1,
             dns: dns_address,
             forbidden: forbidden_address,
@@ -103,8 +113,9 @@ impl World {
     /// What a server is told so that it lets sessions come here.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let (address, http, https) = (self.http.ip(), self.http.port(), self.https.port());
+        let http6 = self.http6.map(|http6| format!(",{}/128:{}", http6.ip(), http6.port())).unwrap_or_default();
         vec![
-            format!("--egress-permit={address}/32:{http},{address}/32:{https}"),
+            format!("--egress-permit={address}/32:{http},{address}/32:{https}{http6}"),
             format!("--egress-resolver={}", self.dns),
         ]
     }
@@ -264,11 +275,23 @@ fn reply(query: &Message, here: Ipv4Addr, resolved: &Mutex<Vec<String>>) -> Mess
 
 /// An address of this host that is not loopback, if it has one.
 pub(crate) fn own_address() -> Option<Ipv4Addr> {
-    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Sends nothing: only a route is looked up.
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    match socket.local_addr().ok()?.ip() {
+    match source_towards((Ipv4Addr::UNSPECIFIED, 0), (Ipv4Addr::new(192, 0, 2, 1), 9))? {
         IpAddr::V4(address) if !address.is_unspecified() && !address.is_loopback() => Some(address),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
+}
+
+fn own_ipv6_address() -> Option<Ipv6Addr> {
+    let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    match source_towards((Ipv6Addr::UNSPECIFIED, 0), (documentation, 9))? {
+        IpAddr::V6(address) if !address.is_unspecified() && !address.is_loopback() => Some(address),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+/// Sends nothing: only a route is looked up.
+fn source_towards(from: impl ToSocketAddrs, to: impl ToSocketAddrs) -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind(from).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }

@@ -1,9 +1,12 @@
 # try: UDP, QUIC's port, ICMP, raw and packet sockets
 # allow: "0.0.0.0/0"
+# allow: "::/0"
 # expect: succeeded
 # expect-result: {"sockets": [], "answers": []}
 # expect-denied: protocol_not_carried send udp 203.0.113.9:4433
+# expect-denied: protocol_not_carried send udp over IPv6
 # sim: connect udp 203.0.113.9:4433
+# sim: connect udp [2001:db8::9]:4433
 # sim: result {"sockets": [], "answers": []}
 import socket
 import struct
@@ -21,8 +24,9 @@ for family, kind, protocol in (
         sockets.append([int(family), int(kind)])
     except OSError:
         pass
-for address in (("203.0.113.9", 4433), ("8.8.8.8", 443), ("1.1.1.1", 123)):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+for address in (("203.0.113.9", 4433), ("8.8.8.8", 443), ("1.1.1.1", 123), ("2001:db8::9", 4433), ("2606:4700::1111", 443)):
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
         s.settimeout(0.5)
         try:
             s.sendto(b"secrets", address)
