@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fs};
 
 use sha2::{Digest as _, Sha256};
 
-/// What every image has: the two languages, and the tools that programs and the people who write them reach for. No
-/// npm: in Debian it brings some three hundred packages; `--package npm` adds it. No compiler.
+/// What every image has: the two languages with their package managers, and the tools that programs and the people who
+/// write them reach for. No compiler.
 const PACKAGES: &[&str] = &[
     "base-files",
     "base-passwd",
@@ -30,6 +30,7 @@ const PACKAGES: &[&str] = &[
     "ncurses-bin",
     "netbase",
     "nodejs",
+    "npm",
     "openssl",
     "patch",
     "procps",

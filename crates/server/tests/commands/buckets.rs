@@ -2,15 +2,13 @@
 
 use std::time::Instant;
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
-};
-use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, runtime::Runtime};
 
-use crate::place::{PATIENCE, Place};
+use crate::{
+    place::{PATIENCE, Place},
+    store::{self, ACCESS_KEY_ID, REGION},
+};
 
 /// A store with a bucket.
 struct Buckets {
@@ -24,21 +22,11 @@ impl Buckets {
     fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("kept")).unwrap();
-        let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder.path()).unwrap());
-        service.set_auth(SimpleAuth::from_single("AKEXAMPLE", "a secret key"));
-        let service = service.build();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        runtime.spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    let connection = auto::Builder::new(TokioExecutor::new());
-                    let _ = connection.serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-        });
+        let path = folder.path().to_owned();
+        runtime.spawn(async move { store::serve(listener, &path).await });
         Self { folder, endpoint, _runtime: runtime }
     }
 
@@ -46,8 +34,8 @@ impl Buckets {
         Place::new().with([
             ("AWS_ENDPOINT_URL", self.endpoint.clone()),
             ("AWS_ALLOW_HTTP", "true".to_owned()),
-            ("AWS_REGION", "eu-central-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "AKEXAMPLE".to_owned()),
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.to_owned()),
             ("AWS_SECRET_ACCESS_KEY", secret.to_owned()),
         ])
     }
@@ -74,7 +62,7 @@ impl Buckets {
 #[test]
 fn artifacts_are_kept_in_a_bucket_served_from_it_and_let_go_of() {
     let buckets = Buckets::open();
-    let place = buckets.place("a secret key");
+    let place = buckets.place(store::SECRET_KEY);
     let store = ["--backend", "simulator", "--profile", "dev", "--artifact-store", "s3://kept/enclave/a"];
     let server = place.serve(&store);
     let content: Vec<u8> = (0..12_u32 << 20).map(|n| (n % 251) as u8).collect();
@@ -120,8 +108,8 @@ fn a_bucket_that_cannot_be_used_is_told_at_the_start() {
     let wrong_key = start(&buckets.place("another key"), "s3://kept");
     assert!(wrong_key.stderr.contains("the bucket kept for artifacts cannot be used"), "{}", wrong_key.stderr);
     assert!(!wrong_key.stderr.contains("another key"));
-    let absent = start(&buckets.place("a secret key"), "s3://absent");
+    let absent = start(&buckets.place(store::SECRET_KEY), "s3://absent");
     assert!(absent.stderr.contains("the bucket absent for artifacts cannot be used"), "{}", absent.stderr);
-    let unknown = start(&buckets.place("a secret key"), "gs://kept");
+    let unknown = start(&buckets.place(store::SECRET_KEY), "gs://kept");
     assert!(unknown.code == 2 && unknown.stderr.contains("gs:// is no store that is known"), "{}", unknown.stderr);
 }

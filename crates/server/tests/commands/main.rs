@@ -18,3 +18,6 @@ mod triggers;
 
 #[path = "../shared/leave.rs"]
 mod leave;
+
+#[path = "../shared/store.rs"]
+mod store;

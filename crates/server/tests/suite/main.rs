@@ -10,7 +10,9 @@ mod fleets;
 mod git;
 mod hostile;
 mod network;
+mod packages;
 mod server;
+mod signed;
 mod terminals;
 mod turns;
 mod warm;
@@ -22,3 +24,6 @@ mod residue;
 
 #[path = "../shared/leave.rs"]
 mod leave;
+
+#[path = "../shared/store.rs"]
+mod store;

@@ -1,4 +1,4 @@
-//! What a session may reach, with ordinary clients, a package index, and a service whose token stays outside.
+//! What a session may reach, with ordinary clients, and a service whose token stays outside.
 
 use std::{
     fs,
@@ -21,10 +21,10 @@ use crate::{
 const TOKEN: &str = "canary-token-4f1d9c2ab7";
 const ROTATED: &str = "canary-rotated-90be77d3c1";
 
-struct Scene {
-    world: World,
-    server: Server,
-    client: Client,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) server: Server,
+    pub(crate) client: Client,
 }
 
 impl Scene {
@@ -37,7 +37,7 @@ impl Scene {
     }
 
     /// On gVisor, or not at all.
-    async fn on_gvisor(test: &str) -> Option<Self> {
+    pub(crate) async fn on_gvisor(test: &str) -> Option<Self> {
         if backends(test).contains(&"gvisor") { Some(Self::start("gvisor").await) } else { None }
     }
 
@@ -56,7 +56,7 @@ impl Scene {
         self.client.create(&request).await.unwrap().id
     }
 
-    async fn run(&self, request: Value) -> SessionResult {
+    pub(crate) async fn run(&self, request: Value) -> SessionResult {
         let id = self.create(request).await;
         self.client.result(id, Duration::from_mins(2)).await.unwrap()
     }

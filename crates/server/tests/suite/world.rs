@@ -29,8 +29,9 @@ const REBIND: &str = "rebind.test";
 /// Resolves to a private address.
 const PRIVATE: &str = "private.test";
 
-/// The one package of its index.
+/// The one package of its indexes: of Python's and of Node's.
 const WHEEL: &str = "hello_enclave-1.0-py3-none-any.whl";
+const TARBALL: &str = "hello-enclave-1.0.0.tgz";
 
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
@@ -213,6 +214,20 @@ async fn respond(
         }
         path if path.trim_start_matches('/') == WHEEL => {
             Response::new(Bytes::from_static(include_bytes!("../shared/hello_enclave-1.0-py3-none-any.whl")).into())
+        }
+        "/hello-enclave" => {
+            let host = headers.iter().find(|(name, _)| name == "host").map_or("", |(_, host)| host);
+            let version = serde_json::json!({
+                "name": "hello-enclave", "version": "1.0.0",
+                "dist": {"tarball": format!("https://{host}/{TARBALL}")},
+            });
+            let package = serde_json::json!({
+                "name": "hello-enclave", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version},
+            });
+            Response::new(package.to_string().into())
+        }
+        path if path.trim_start_matches('/') == TARBALL => {
+            Response::new(Bytes::from_static(include_bytes!("../shared/hello-enclave-1.0.0.tgz")).into())
         }
         "/redirect" => {
             let mut response = Response::new(Full::default());
