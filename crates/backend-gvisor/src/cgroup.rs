@@ -225,14 +225,17 @@ impl Group {
 
     /// The way into it.
     pub(crate) fn entry(&self) -> io::Result<Entry> {
-        let unified = match self {
-            Self::V1(group) => group.unified(),
-            Self::V2(group) => Some(group.dir()),
-        };
+        let unified = self.unified();
         let born_in = unified.map(|dir| std::fs::File::open(dir).map(OwnedFd::from)).transpose()?;
         let others = self.dirs().into_iter().filter(|dir| Some(*dir) != unified);
         let doors = others.map(|dir| file::open_to_write(&dir.join("tasks")).map(OwnedFd::from));
         Ok(Entry { born_in, doors: doors.collect::<Result<_, _>>()? })
+    }
+
+    /// Stops its processes, or lets them go on. Not where there is no tree of version 2: there, what is frozen cannot be
+    /// killed.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Failed> {
+        self.unified().map_or(Ok(()), |dir| file::write_if_there(dir, "cgroup.freeze", u8::from(frozen)))
     }
 
     /// What it has used so far.
@@ -314,6 +317,14 @@ impl Group {
     pub(crate) fn is_unified_path_of(&self, cgroups: &str) -> bool {
         let name = self.dirs().first().and_then(|dir| dir.file_name()?.to_str()).unwrap_or_default();
         cgroups.lines().filter_map(|line| line.strip_prefix("0::")).any(|path| path.ends_with(&format!("/{name}")))
+    }
+
+    /// Its directory in the tree of version 2, if there is one.
+    fn unified(&self) -> Option<&Path> {
+        match self {
+            Self::V1(group) => group.unified(),
+            Self::V2(group) => Some(group.dir()),
+        }
     }
 
     fn dirs(&self) -> Vec<&Path> {

@@ -210,7 +210,10 @@ pub(crate) async fn assign(inner: &Arc<Inner>, prepared: Prepared, spec: &Sandbo
     let grace = spec.grace;
     let work = {
         let live = Arc::clone(&live);
-        move || live.enforce(&caps(&limits, grace), limits, grace)
+        move || {
+            live.wake()?;
+            live.enforce(&caps(&limits, grace), limits, grace)
+        }
     };
     let gateway = match (&spec.gateway, shape.egress) {
         (Some(spec), true) => Some(gateway::start(inner, &live, spec)),

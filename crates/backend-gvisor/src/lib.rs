@@ -40,6 +40,7 @@ mod process;
 mod quick;
 mod reclaim;
 mod render;
+mod rest;
 mod spawn;
 mod watch;
 
@@ -196,6 +197,12 @@ impl SessionBackend for Gvisor {
 
     async fn prepare(&self, shape: &Shape) -> Result<Prepared, PrepareError> {
         drive::prepare(&self.inner, shape).await
+    }
+
+    async fn rest(&self, id: &SandboxId) {
+        if let Some(live) = self.inner.live(id) {
+            task::spawn(rest::once_it_is_quiet(live));
+        }
     }
 
     async fn assign(&self, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {

@@ -43,6 +43,7 @@ pub(crate) struct Live {
     over: watch::Sender<Option<(SandboxLimit, Instant)>>,
     step: Mutex<Step>,
     fate: Mutex<Fate>,
+    rest: Mutex<Rest>,
 }
 
 /// How far its making has come. Held while it is made, so that nothing is removed under the maker's hands.
@@ -65,6 +66,16 @@ struct Fate {
     reading: Reading,
     /// What ended it, if that was us.
     cause: Option<Cause>,
+}
+
+/// Whether its processes are stopped while it waits for a session.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    #[default]
+    NotYet,
+    Now,
+    /// It has a session.
+    NoMore,
 }
 
 /// The processes of a sandbox that can become this process's children.
@@ -97,6 +108,7 @@ impl Live {
             over: watch::Sender::new(None),
             step: Mutex::default(),
             fate: Mutex::default(),
+            rest: Mutex::default(),
         }
     }
 
@@ -183,6 +195,27 @@ impl Live {
             is_due: over.is_some_and(|(limit, since)| observe::is_due(in_force, &fate.reading, limit, since.elapsed())),
             pause: observe::pause(in_force, &fate.reading),
         }
+    }
+
+    /// Stops its processes until [`Self::wake`], unless that has been called already.
+    pub(crate) fn rest(&self) -> Result<(), Failed> {
+        let mut rest = lock(&self.rest);
+        if *rest == Rest::NotYet {
+            self.group.freeze(true)?;
+            *rest = Rest::Now;
+        }
+        Ok(())
+    }
+
+    /// Lets them go on, from now on.
+    pub(crate) fn wake(&self) -> Result<(), Failed> {
+        let rest = std::mem::replace(&mut *lock(&self.rest), Rest::NoMore);
+        if rest == Rest::Now { self.group.freeze(false) } else { Ok(()) }
+    }
+
+    /// Whether a session has it.
+    pub(crate) fn is_awake(&self) -> bool {
+        *lock(&self.rest) == Rest::NoMore
     }
 
     /// Looks, and tells.

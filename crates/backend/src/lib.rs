@@ -37,6 +37,10 @@ pub trait SessionBackend: Send + Sync + 'static {
     /// something says so, with its name ([`PrepareError::Left`]).
     async fn prepare(&self, shape: &Shape) -> Result<Prepared, PrepareError>;
 
+    /// A prepared sandbox will wait for a session for a while: what it takes meanwhile may be saved. [`Self::assign`] makes
+    /// it go on. Does nothing for one that is not there.
+    async fn rest(&self, _id: &SandboxId) {}
+
     /// Puts a session's limits into force on a prepared sandbox. After this, [`protocol::HostFrame::Start`] may be sent.
     async fn assign(&self, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError>;
 

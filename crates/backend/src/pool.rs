@@ -161,7 +161,10 @@ async fn fill(backend: Arc<dyn SessionBackend>, kept: Arc<Kept>) {
             let missing = kept.state().missing();
             let Some(shape) = missing else { break };
             match backend.prepare(&shape).await {
-                Ok(prepared) => keep(&backend, &kept, prepared),
+                Ok(prepared) => {
+                    backend.rest(&prepared.id).await;
+                    keep(&backend, &kept, prepared);
+                }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "no sandbox could be booted ahead");
                     if let Some(left) = error.left() {
@@ -220,6 +223,10 @@ impl SessionBackend for Pool {
             Some(ready) => Ok(ready.prepared),
             None => self.backend.prepare(shape).await,
         }
+    }
+
+    async fn rest(&self, id: &SandboxId) {
+        self.backend.rest(id).await;
     }
 
     async fn assign(&self, prepared: Prepared, spec: &SandboxSpec) -> Result<Sandbox, AssignError> {

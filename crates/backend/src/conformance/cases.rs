@@ -49,6 +49,7 @@ cases! {
     lifecycle::an_unknown_image_is_refused: Backend,
     lifecycle::killing_ends_a_running_program: Language,
     lifecycle::killing_a_prepared_sandbox_ends_it: Backend,
+    lifecycle::a_sandbox_that_rested_is_as_good_as_any_and_ends_as_any: Backend,
     lifecycle::killing_twice_or_after_the_end_changes_nothing: Backend,
     lifecycle::everybody_who_waits_gets_the_same_answer: Backend,
     lifecycle::destroying_a_running_program_ends_it: Backend,

@@ -139,6 +139,17 @@ impl Context {
     /// The same with all that can be given to a program.
     pub(super) async fn start_with(&self, program: Program, limits: Limits, given: Given<'_>) -> Checked<Running> {
         let prepared = self.prepare(&limits).await?;
+        self.start_prepared(prepared, program, limits, given).await
+    }
+
+    /// The same in a sandbox that is there already.
+    pub(super) async fn start_prepared(
+        &self,
+        prepared: Prepared,
+        program: Program,
+        limits: Limits,
+        given: Given<'_>,
+    ) -> Checked<Running> {
         let sandbox = self.backend.assign(prepared, &SandboxSpec { limits, gateway: None, grace: given.grace }).await?;
         let session_id = format!("ses_conformance_{}", self.numbered.fetch_add(1, Ordering::Relaxed));
         let (mut sender, receiver) = sandbox.channel.assign(&session_id);

@@ -114,9 +114,9 @@ impl World {
     /// What a server is told so that it lets sessions come here.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let (address, http, https) = (self.http.ip(), self.http.port(), self.https.port());
-        let http6 = self.http6.map(|http6| format!(",{}/128:{}", http6.ip(), http6.port())).unwrap_or_default();
+        let also = self.http6.map(|six| format!(",{}/128:{}", six.ip(), six.port())).unwrap_or_default();
         vec![
-            format!("--egress-permit={address}/32:{http},{address}/32:{https}{http6}"),
+            format!("--egress-permit={address}/32:{http},{address}/32:{https}{also}"),
             format!("--egress-resolver={}", self.dns),
         ]
     }

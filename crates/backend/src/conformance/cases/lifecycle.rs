@@ -59,6 +59,24 @@ pub(super) async fn killing_a_prepared_sandbox_ends_it(context: Context) -> Chec
     context.remove(&prepared.id).await
 }
 
+pub(super) async fn a_sandbox_that_rested_is_as_good_as_any_and_ends_as_any(context: Context) -> Checked {
+    let (first, second) = (context.prepare(&context.limits()).await?, context.prepare(&context.limits()).await?);
+    for id in [first.id.clone(), second.id.clone()] {
+        context.backend.rest(&id).await;
+        // Twice is once.
+        context.backend.rest(&id).await;
+        ensure!(context.backend.wait(&id).now_or_never().is_none(), "it has ended while it rested");
+    }
+    context.backend.kill(&second.id).await?;
+    let termination = context.backend.wait(&second.id).await?;
+    ensure!(termination == Termination::Killed, "{termination:?}");
+    context.remove(&second.id).await?;
+    // What is not there is not made to rest.
+    context.backend.rest(&second.id).await;
+    let running = context.start_prepared(first, HONEST, context.limits(), Given::default()).await?;
+    running.finish().await?.exited(0)
+}
+
 pub(super) async fn killing_twice_or_after_the_end_changes_nothing(context: Context) -> Checked {
     let mut running = context.start(PATIENT, context.limits()).await?;
     running.until_stdout("ready\n").await?;
