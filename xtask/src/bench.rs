@@ -4,11 +4,15 @@
 //! - the same sessions with sandboxes that were booted ahead;
 //! - gVisor: turns of a warm session over HTTP, next to `runsc exec`;
 //! - simulator: sessions a second through the whole platform, audit on;
-//! - egress: calls and a download through the gateway, against the same on the host;
+//! - egress: calls and a download through the gateway, against the same in a bare sandbox and on the host, and calls
+//!   beside a session that has five hundred streams;
 //! - the memory of an idle server.
 
+mod bare;
 mod egress;
+mod neighbour;
 mod turns;
+mod upstream;
 
 use std::{
     fs,
@@ -23,8 +27,9 @@ use clap::Args;
 use client::Client;
 use futures::{StreamExt, stream};
 use serde::Serialize;
-use serde_json::json;
 use wire::{CreateSession, HealthStatus, Outcome, StreamFrame};
+
+use self::bare::Bare;
 
 /// The program of the comparison: `print` for the first output; a result is the platform's own.
 const PROGRAM: &str = "print('hello')\n# sim: stdout hello\\n";
@@ -183,10 +188,10 @@ async fn measure(args: &BenchArgs) -> anyhow::Result<Figures> {
 
 /// Sessions and bare runs in turns, so that both see the same machine.
 async fn cold(client: &Client, runs: usize) -> anyhow::Result<Cold> {
-    let bare = Bare::new()?;
+    let bare = Bare::of(&["python3", "-c", PROGRAM])?;
     let (mut bares, mut firsts, mut results) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..runs + 3 {
-        let bare = bare.run()?;
+        let bare = run_bare(&bare)?;
         let (first, result) = session(client).await?;
         // The first rounds fill caches.
         if round >= 3 {
@@ -203,6 +208,14 @@ async fn cold(client: &Client, runs: usize) -> anyhow::Result<Cold> {
         create_to_first_output_ms: spread(firsts),
         create_to_result_ms,
     })
+}
+
+fn run_bare(bare: &Bare) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let output = bare.run()?;
+    let took = began.elapsed();
+    ensure!(output.stdout == b"hello\n", "bare runsc: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(took)
 }
 
 /// Sessions that find a sandbox ready.
@@ -267,77 +280,6 @@ async fn throughput(client: &Client, args: &BenchArgs) -> anyhow::Result<Through
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let sessions_per_second = args.sessions as f64 / seconds;
     Ok(Throughput { sessions: args.sessions, clients: args.clients, seconds, sessions_per_second })
-}
-
-/// The same program by `runsc run` alone: same image, same platform, no cgroup, no server.
-struct Bare {
-    runsc: PathBuf,
-    folder: tempfile::TempDir,
-}
-
-impl Bare {
-    fn new() -> anyhow::Result<Self> {
-        Self::of(&["python3", "-c", PROGRAM])
-    }
-
-    fn of(args: &[&str]) -> anyhow::Result<Self> {
-        let runsc = std::env::var_os("ENCLAVE_RUNSC").map_or_else(|| PathBuf::from("runsc"), PathBuf::from);
-        let folder = tempfile::tempdir()?;
-        let image = image()?;
-        let config = json!({
-            "ociVersion": "1.0.2",
-            "process": {
-                "user": { "uid": 65534, "gid": 65534 }, "args": args, "cwd": "/workspace",
-                "env": ["PATH=/usr/bin:/bin", "HOME=/workspace", "LANG=C.UTF-8"], "noNewPrivileges": true
-            },
-            "root": { "path": folder.path().join("root"), "readonly": true },
-            "mounts": [
-                { "destination": "/proc", "type": "proc", "source": "proc" },
-                { "destination": "/workspace", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777", "size=64m"] },
-                { "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777", "size=64m"] }
-            ],
-            "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "network" }] },
-            "annotations": {
-                "dev.gvisor.spec.rootfs.source": image, "dev.gvisor.spec.rootfs.type": "erofs",
-                "dev.gvisor.spec.rootfs.overlay": "memory"
-            }
-        });
-        fs::create_dir(folder.path().join("root"))?;
-        fs::write(folder.path().join("config.json"), config.to_string())?;
-        Ok(Self { runsc, folder })
-    }
-
-    fn run(&self) -> anyhow::Result<Duration> {
-        let name = format!("bench-{}", std::process::id());
-        let began = Instant::now();
-        let output = self
-            .command("run")
-            .arg("--bundle")
-            .arg(self.folder.path())
-            .arg(&name)
-            .stdin(Stdio::null())
-            .output()
-            .context("start runsc")?;
-        let took = began.elapsed();
-        ensure!(output.stdout == b"hello\n", "bare runsc: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(took)
-    }
-
-    /// A command of runsc, under a root of its own.
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(&self.runsc);
-        command.arg(format!("--root={}", self.folder.path().join("state").display()));
-        command.args(["--network=none", "--ignore-cgroups", "--platform=systrap", "--overlay2=none", name]);
-        command
-    }
-}
-
-fn image() -> anyhow::Result<PathBuf> {
-    let folder =
-        std::env::var_os("ENCLAVE_IMAGE_DIR").map_or_else(|| PathBuf::from("/var/lib/enclave/images"), PathBuf::from);
-    let image = folder.join("default/root.erofs");
-    ensure!(image.exists(), "{} is missing: run `make image`", image.display());
-    Ok(image)
 }
 
 struct Server {

@@ -10,7 +10,7 @@ use client::Client;
 use serde::Serialize;
 use wire::{CreateSession, CreateTurn, ExecMode, TurnStatus};
 
-use super::{Bare, Spread, spread};
+use super::{Spread, bare::Bare, spread};
 
 /// The code of a turn, and of the program that prints the same.
 const CODE: &str = "1+1";
@@ -73,7 +73,7 @@ impl Warm {
         let bare = Bare::of(&["sleep", "3600"])?;
         let name = format!("bench-warm-{}", std::process::id());
         let mut run = bare.command("run");
-        let child = run.arg("--bundle").arg(bare.folder.path()).arg(&name);
+        let child = run.arg("--bundle").arg(bare.bundle()).arg(&name);
         let child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let warm = Self { child: child.context("start runsc")?, bare, name };
         let began = Instant::now();

@@ -9,6 +9,7 @@ mod files;
 mod fleets;
 mod git;
 mod hostile;
+mod neighbours;
 mod network;
 mod packages;
 mod server;

@@ -42,7 +42,7 @@ impl Scene {
     }
 
     /// Makes the binding `api` to the world's HTTP server.
-    async fn bind(&self) -> wire::Binding {
+    pub(crate) async fn bind(&self) -> wire::Binding {
         let request = json!({
             "name": "api", "kind": {"type": "bearer"}, "secret": {"value": TOKEN},
             "upstream": {"url": format!("http://{}", self.world.http)},
@@ -50,7 +50,7 @@ impl Scene {
         self.client.create_binding(&serde_json::from_value(request).unwrap()).await.unwrap()
     }
 
-    async fn create(&self, request: Value) -> SessionId {
+    pub(crate) async fn create(&self, request: Value) -> SessionId {
         let text = self.world.fill(&request.to_string());
         let request: CreateSession = serde_json::from_str(&text).unwrap();
         self.client.create(&request).await.unwrap().id
@@ -69,7 +69,7 @@ impl Scene {
     }
 }
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");

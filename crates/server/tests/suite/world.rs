@@ -5,7 +5,10 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hickory_proto::{
@@ -17,7 +20,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, StatusCode, body::Bytes, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::PrivateKeyDer;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, UdpSocket},
+};
 use tokio_rustls::TlsAcceptor;
 
 /// Names of it: who may be reached, and who may not. All of them lead to this host.
@@ -48,6 +54,8 @@ pub(crate) struct World {
     /// The same over IPv6, where this host has it.
     pub(crate) http6: Option<SocketAddr>,
     pub(crate) https: SocketAddr,
+    /// Sends to whoever connects, without an end.
+    pub(crate) source: SocketAddr,
     pub(crate) dns: SocketAddr,
     /// A service of this host that no deployment permits.
     pub(crate) forbidden: SocketAddr,
@@ -57,6 +65,7 @@ pub(crate) struct World {
     seen: Arc<Mutex<Vec<Seen>>>,
     resolved: Arc<Mutex<Vec<String>>>,
     trespassers: Arc<Mutex<u32>>,
+    drinkers: Arc<AtomicUsize>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -77,6 +86,9 @@ impl World {
         let (ca_pem, tls) = certificates(address);
         let plain = TcpListener::bind(here).await.unwrap();
         let secure = TcpListener::bind(here).await.unwrap();
+        let source = TcpListener::bind(here).await.unwrap();
+        let source_address = source.local_addr().unwrap();
+        let drinkers = Arc::<AtomicUsize>::default();
         let forbidden = TcpListener::bind(loopback).await.unwrap();
         let dns = UdpSocket::bind(loopback).await.unwrap();
         let resolved = Arc::<Mutex<Vec<String>>>::default();
@@ -94,12 +106,15 @@ impl World {
             tokio::spawn(serve(secure, Some(tls), Arc::clone(&seen), Arc::clone(&flag))),
             tokio::spawn(answer(dns, address, Arc::clone(&resolved))),
             tokio::spawn(watch(forbidden, Arc::clone(&trespassers))),
+            tokio::spawn(pour(source, Arc::clone(&drinkers))),
         ];
         tasks.extend(plain6);
         Self {
             http: addresses.0,
             http6: http6_address,
             https: addresses.1,
+            source: source_address,
+            drinkers,
             dns: dns_address,
             forbidden: forbidden_address,
             ca_pem,
@@ -114,9 +129,10 @@ impl World {
     /// What a server is told so that it lets sessions come here.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let (address, http, https) = (self.http.ip(), self.http.port(), self.https.port());
+        let source = self.source.port();
         let also = self.http6.map(|six| format!(",{}/128:{}", six.ip(), six.port())).unwrap_or_default();
         vec![
-            format!("--egress-permit={address}/32:{http},{address}/32:{https}{also}"),
+            format!("--egress-permit={address}/32:{http},{address}/32:{https},{address}/32:{source}{also}"),
             format!("--egress-resolver={}", self.dns),
         ]
     }
@@ -125,6 +141,7 @@ impl World {
     pub(crate) fn fill(&self, text: &str) -> String {
         text.replace("{HTTP_PORT}", &self.http.port().to_string())
             .replace("{HTTPS_PORT}", &self.https.port().to_string())
+            .replace("{SOURCE_PORT}", &self.source.port().to_string())
             .replace("{WORLD}", &self.http.ip().to_string())
             .replace("{FORBIDDEN_PORT}", &self.forbidden.port().to_string())
     }
@@ -137,6 +154,11 @@ impl World {
     /// Every name that was asked for.
     pub(crate) fn resolved(&self) -> Vec<String> {
         self.resolved.lock().unwrap().clone()
+    }
+
+    /// Connections to the source, now.
+    pub(crate) fn drinkers(&self) -> usize {
+        self.drinkers.load(Ordering::Relaxed)
     }
 
     /// Connections to the service that nobody may reach.
@@ -244,6 +266,17 @@ async fn respond(
 async fn watch(listener: TcpListener, trespassers: Arc<Mutex<u32>>) {
     while listener.accept().await.is_ok() {
         *trespassers.lock().unwrap() += 1;
+    }
+}
+
+async fn pour(listener: TcpListener, drinkers: Arc<AtomicUsize>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let drinkers = Arc::clone(&drinkers);
+        tokio::spawn(async move {
+            drinkers.fetch_add(1, Ordering::Relaxed);
+            while stream.write_all(&[0; 16 << 10]).await.is_ok() {}
+            drinkers.fetch_sub(1, Ordering::Relaxed);
+        });
     }
 }
 
