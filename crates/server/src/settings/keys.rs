@@ -171,7 +171,8 @@ pub(crate) const KEYS: &[Key] = &[
         default: Text("1"),
         help: "Sandboxes kept booted ahead: as many of the kinds (language, image, diskBytes, way out) that were asked for \
                last. A session that finds one starts in milliseconds; nothing of any session is in it before. Each takes \
-               some 50 MiB of memory. 0 boots every sandbox when it is needed; the simulator always does.",
+               some 50 MiB of memory, and no CPU: it is stopped while it waits, where there is a cgroup tree of version 2. \
+               0 boots every sandbox when it is needed; the simulator always does.",
     },
     Key {
         name: "replay_buffer",

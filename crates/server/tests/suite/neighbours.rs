@@ -44,7 +44,8 @@ async fn five_hundred_streams_of_a_session_leave_another_its_calls() {
     scene.bind().await;
     let code = DRINKS.replace("{STREAMS}", &STREAMS.to_string());
     let egress = json!({"mode": "allowlist", "allow": [format!("{}/32", scene.world.source.ip())]});
-    let busy = scene.create(json!({"code": code, "egress": egress, "files": [{"path": "go on", "content": ""}], "limits": {"cpu": 0.5}})).await;
+    let files = json!([{"path": "go on", "content": ""}]);
+    let busy = scene.create(json!({"code": code, "egress": egress, "files": files, "limits": {"cpu": 0.5}})).await;
     until("five hundred streams", || scene.world.drinkers() == STREAMS).await;
 
     let began = Instant::now();
