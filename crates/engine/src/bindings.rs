@@ -254,9 +254,9 @@ impl Inner {
     /// Says, once at the start, which secrets this server's key does not open. It starts all the same: what has nothing to
     /// do with them works, and a secret that is given again is sealed under the key that is here.
     pub(crate) async fn look_at_secrets(&self) -> Result<(), store::StoreError> {
-        for (binding, sealed) in self.store.system().sealed().await? {
+        for (of, sealed) in self.store.system().sealed().await? {
             if let Err(error) = self.vault.holds(&sealed) {
-                tracing::error!(%binding, %error, "this server's key does not open the secret; set it again, or the key");
+                tracing::error!(%of, %error, "this server's key does not open the secret; set it again, or the key");
             }
         }
         Ok(())

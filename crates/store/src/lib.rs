@@ -211,8 +211,8 @@ pub trait System: Send + Sync {
     /// Deletes what is old; gives how many rows that were. A bounded number of deliveries at a time.
     async fn forget(&self, old: Old) -> Result<u64, StoreError>;
 
-    /// Every sealed secret of a binding, with the binding: for the look, at the start, at which key they are sealed under.
-    async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError>;
+    /// Every sealed secret, and in words whose it is: for the look, at the start, at which key they are sealed under.
+    async fn sealed(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 
     /// Takes deliveries that are due, each until the given time: nobody else is given them before. The first message of a
     /// session only, while others of it wait behind.

@@ -397,8 +397,8 @@ impl System for SqliteSystem {
         self.store.write(|reply| Operation::Forget { old, reply }).await?
     }
 
-    async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
-        read::bindings::sealed(self.store.readers()?).await
+    async fn sealed(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        read::sealed(self.store.readers()?).await
     }
 
     async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRecord>, StoreError> {

@@ -9,7 +9,7 @@ use http::Method;
 use store::{
     Claim, Claimed, DueTrigger, Org, Store, StoreError, System, Tenant, TriggerRecord, Unfinished, WaitingFiring,
 };
-use wire::{BindingId, KeyId, OrgId, SessionId, Timestamp, TriggerId};
+use wire::{KeyId, OrgId, SessionId, Timestamp, TriggerId};
 
 use crate::harness::{Builder, request};
 
@@ -59,7 +59,7 @@ impl System for BrokenSystem {
         self.0.forget(old).await
     }
 
-    async fn sealed(&self) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
+    async fn sealed(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         self.0.sealed().await
     }
 

@@ -28,20 +28,18 @@ for to in [('93.184.216.34', 80), ('169.254.169.254', 80), ('10.0.0.1', 22), ('1
 talk(('::ffff:1.2.3.4', 443), socket.AF_INET6)
 talk(('127.0.0.53', 3128)); talk(('127.0.0.53', 1080)); talk(('127.0.0.53', 80))
 print(socket.getaddrinfo('some.example', 80, socket.AF_UNSPEC, socket.SOCK_STREAM)[0][4])
-for to, family in [('2606:4700::1', socket.AF_INET6), ('fd00::1', socket.AF_INET6)]:
-    try: socket.socket(family).connect((to, 80)); print('connected', to)
-    except OSError as error: print(to, error.strerror)
+for to in [('2606:4700::1', 80), ('fd00::1', 22), ('fe80::1', 7)]: talk(to, socket.AF_INET6)
 ";
     let (ended, openings) = out.run(python(code)).await;
     let expected = "93.184.216.34 b'hi' True\n169.254.169.254 b'hi' True\n10.0.0.1 b'hi' True\n128.0.0.1 b'hi' True\n\
         10.99.0.1 b'hi' True\n::ffff:1.2.3.4 b'hi' True\n127.0.0.53 b'Http hi' True\n127.0.0.53 b'Socks hi' True\n\
-        127.0.0.53 b'Http hi' True\n('192.0.2.7', 80)\n2606:4700::1 No route to host\n\
-        fd00::1 No route to host\n";
+        127.0.0.53 b'Http hi' True\n('192.0.2.7', 80)\n2606:4700::1 b'hi' True\n\
+        fd00::1 b'hi' True\nfe80::1 b'hi' True\n";
     assert_eq!(clean(&ended), expected);
     let caught = ["1.2.3.4:443", "10.0.0.1:22", "10.99.0.1:7", "128.0.0.1:7", "169.254.169.254:80", "93.184.216.34:80"];
-    let caught: Vec<String> = caught.map(|to| format!("Captured({to})")).into();
+    let caught6 = ["[2606:4700::1]:80", "[fd00::1]:22", "[fe80::1]:7"];
     let mut expected = set(&["Dns", "Http", "Socks"]);
-    expected.extend(caught);
+    expected.extend(caught.iter().chain(&caught6).map(|to| format!("Captured({to})")));
     assert_eq!(openings, expected);
 }
 
@@ -55,12 +53,18 @@ for host in ['127.0.0.1', '127.1.2.3', 'localhost', '0.0.0.0']:
     client = socket.create_connection((host, server.getsockname()[1]), 20)
     server.accept()[0].send(b'local')
     print(host, client.recv(10))
+server = socket.create_server(('::1', 0), family=socket.AF_INET6)
+client = socket.create_connection(('::1', server.getsockname()[1]), 20)
+server.accept()[0].send(b'local'); print(client.recv(10))
+udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); udp.bind(('::1', 0)); udp.settimeout(20)
+socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).sendto(b'local', udp.getsockname())
+print(udp.recv(10))
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(('127.0.0.1', 0)); udp.settimeout(20)
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'local', udp.getsockname())
 print(udp.recv(10))
 ";
     let (ended, openings) = out.run(python(code)).await;
-    assert_eq!(clean(&ended).matches("b'local'").count(), 5, "{ended:?}");
+    assert_eq!(clean(&ended).matches("b'local'").count(), 7, "{ended:?}");
     assert_eq!(openings, set(&[]));
 }
 
@@ -85,8 +89,8 @@ async fn datagrams_lead_nowhere_and_are_told() {
     let Some(out) = out("datagrams_lead_nowhere_and_are_told", Mode::Serves).await else { return };
     let code = r"
 import socket, struct
-def udp(to, data=b'x'):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect(to); s.send(data)
+def udp(to, data=b'x', family=socket.AF_INET):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(5); s.connect(to); s.send(data)
     try: return s.recv(600)
     except OSError as error: return error.strerror
 query = struct.pack('!6H', 77, 0x100, 1, 0, 0, 0) + b'\3any\7example\0\0\1\0\1'
@@ -94,19 +98,29 @@ for to in [('127.0.0.1', 53), ('8.8.8.8', 53)]:
     answer = udp(to, query)
     print(to[0], answer[:2] == query[:2], answer[-4:])
 for n in range(3): print(udp(('8.8.8.8', 4433)))
+for to in ['2001:db8::9', 'fd00::1']: print(udp((to, 5353), family=socket.AF_INET6))
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('224.0.0.1', 99))
 s = socket.create_connection(('9.9.9.9', 53)); s.sendall(struct.pack('!H', len(query)) + query)
+answers = s.makefile('rb'); print(answers.read(*struct.unpack('!H', answers.read(2)))[-4:])
+s = socket.create_connection(('2620:fe::fe', 53)); s.sendall(struct.pack('!H', len(query)) + query)
 answers = s.makefile('rb'); print(answers.read(*struct.unpack('!H', answers.read(2)))[-4:])
 try: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1).sendto(b'\x08\0\xf7\xff\0\0\0\0', ('1.1.1.1', 0))
 except OSError as error: print(error)
 ";
     let (ended, openings) = out.run(python(code)).await;
     let expected = "127.0.0.1 True b'\\xc0\\x00\\x02\\x07'\n8.8.8.8 True b'\\xc0\\x00\\x02\\x07'\n\
-        Connection refused\nConnection refused\nConnection refused\nb'\\xc0\\x00\\x02\\x07'\n";
+        Connection refused\nConnection refused\nConnection refused\nConnection refused\nConnection refused\n\
+        b'\\xc0\\x00\\x02\\x07'\nb'\\xc0\\x00\\x02\\x07'\n";
     assert_eq!(clean(&ended), expected);
     let attempt = |protocol, to| format!("Attempt {{ protocol: {protocol}, destination: {to} }}");
-    let expected =
-        [attempt("Udp", "8.8.8.8:4433"), attempt("Udp", "224.0.0.1:99"), attempt("Icmp", "1.1.1.1:0"), "Dns".into()];
+    // Over IPv6 nobody inside knows where to.
+    let expected = [
+        attempt("Udp", "8.8.8.8:4433"),
+        attempt("Udp", "224.0.0.1:99"),
+        attempt("Udp", "[::]:0"),
+        attempt("Icmp", "1.1.1.1:0"),
+        "Dns".into(),
+    ];
     assert_eq!(openings, BTreeSet::from(expected));
 }
 

@@ -51,7 +51,7 @@ pub async fn a_binding_is_read_back_as_it_was_given(subject: &dyn Subject) {
     assert_eq!(world.tenant.binding_named("GitHub").await.expect("a read"), None);
     let again = subject.reopen().await;
     assert_eq!(again.tenant(world.org).binding(id).await.expect("a read"), Some(record.clone()));
-    assert!(again.system().sealed().await.expect("a read").contains(&(id, record.sealed)));
+    assert!(again.system().sealed().await.expect("a read").contains(&(id.to_string(), record.sealed)));
     assert_eq!(log(&world).await, [AuditType::BindingCreated]);
 }
 

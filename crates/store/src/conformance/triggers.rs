@@ -98,6 +98,8 @@ pub async fn a_trigger_is_read_back_changed_and_deleted(subject: &dyn Subject) {
     let (tenant, id) = (&world.tenant, record.trigger.id);
     assert_eq!(tenant.trigger(id).await.expect("a read"), Some(record.clone()));
     assert_eq!(subject.reopen().await.system().trigger(id).await.expect("a read"), Some(record.clone()));
+    let sealed = (id.to_string(), record.sealed.clone().expect("it has a secret"));
+    assert!(world.system.sealed().await.expect("a read").contains(&sealed));
     let event = |kind| draft(kind, session_id());
     let same_name =
         TriggerChange::Create { record: trigger(&world, "nightly"), draft: event(AuditType::TriggerCreated) };

@@ -217,6 +217,8 @@ pub async fn a_webhook_secret_is_replaced_by_one_version_at_a_time(subject: &dyn
         assert_eq!(tenant.set_webhook_secret(secret(version), vec![draft]).await.expect("a write"), made, "{version}");
     }
     assert_eq!(tenant.webhook_secret().await.expect("a read"), Some(secret(2)));
+    let of = format!("webhooks of {}", world.org);
+    assert!(world.system.sealed().await.expect("a read").contains(&(of, secret(2).sealed)));
     assert_eq!(world.verified().await, 2);
 }
 

@@ -18,6 +18,15 @@ use crate::{
 
 const LIST: &str = "sessions/1";
 
+/// Of every org.
+pub(super) async fn sealed(pool: &SqlitePool) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let all = "SELECT id, sealed FROM bindings \
+               UNION ALL SELECT id, sealed FROM triggers WHERE sealed IS NOT NULL \
+               UNION ALL SELECT 'webhooks of ' || org_id, sealed FROM webhook_secrets";
+    let rows = sqlx::query(all).fetch_all(pool).await?;
+    rows.iter().map(|found| Ok((found.try_get(0)?, found.try_get(1)?))).collect()
+}
+
 pub(super) async fn session(pool: &SqlitePool, org: OrgId, id: SessionId) -> Result<Option<Session>, StoreError> {
     let found = sqlx::query("SELECT body FROM sessions WHERE org_id = ? AND id = ?")
         .bind(org.to_string())

@@ -46,11 +46,6 @@ pub(crate) async fn by_name(pool: &SqlitePool, org: OrgId, name: &str) -> Result
 }
 
 /// Of every org.
-pub(crate) async fn sealed(pool: &SqlitePool) -> Result<Vec<(BindingId, Vec<u8>)>, StoreError> {
-    let rows = sqlx::query("SELECT id, sealed FROM bindings ORDER BY org_id, id").fetch_all(pool).await?;
-    rows.iter().map(|found| Ok((row::id(found, 0)?, found.try_get(1)?))).collect()
-}
-
 fn record(found: &SqliteRow) -> Result<BindingRecord, StoreError> {
     Ok(BindingRecord {
         binding: body(found, 0)?,
