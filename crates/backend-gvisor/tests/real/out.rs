@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use backend::Gateway;
+use backend::{Gateway, SessionBackend as _};
 use model::gateway::FromGateway;
 use rustix::process::Pid;
 
 use crate::{
     stand_in::{self, Mode},
-    support::{Ended, Host, PATIENCE, Program, config, requirements},
+    support::{Ended, Host, Program, config, requirements},
 };
 
 /// A backend with a gateway.
@@ -54,8 +54,13 @@ impl Out {
     pub(crate) async fn run(&self, program: Program) -> (Ended, BTreeSet<String>) {
         let mut running = self.host.start(&with_way_out(program)).await;
         let heard = tokio::spawn(openings(running.gateway.take().unwrap()));
-        let ended = self.host.finish(running).await;
-        (ended, tokio::time::timeout(PATIENCE, heard).await.unwrap().unwrap())
+        let id = running.id.clone();
+        // A gateway whose sandbox is removed is killed; one whose sandbox has ended tells what is left to tell.
+        let told = async {
+            self.host.gvisor.kill(&id).await.unwrap();
+            heard.await.unwrap()
+        };
+        self.host.finish_after(running, told).await
     }
 }
 

@@ -167,15 +167,21 @@ impl Host {
     }
 
     /// Follows a program to the end of it or of its sandbox, and destroys the sandbox.
-    pub(crate) async fn finish(&self, mut running: Running) -> Ended {
+    pub(crate) async fn finish(&self, running: Running) -> Ended {
+        self.finish_after(running, async {}).await.0
+    }
+
+    /// The same, and what is to be had of a sandbox between its program's end and its own removal.
+    pub(crate) async fn finish_after<T>(&self, mut running: Running, last: impl Future<Output = T>) -> (Ended, T) {
         let began = Instant::now();
         let mut seen = Seen::default();
         let termination = tokio::time::timeout(PATIENCE, self.follow(&mut running, &mut seen)).await;
         let termination = termination.unwrap_or_else(|_| panic!("it does not end: {seen:?}"));
         let observation = self.gvisor.observe(&running.id).await.unwrap();
         let took = began.elapsed();
+        let last = tokio::time::timeout(PATIENCE, last).await.expect("what is to be had last");
         self.reclaim(&running.id).await;
-        Ended { seen, termination, observation, took }
+        (Ended { seen, termination, observation, took }, last)
     }
 
     /// Starts a program and waits for the first thing that it writes.

@@ -7,7 +7,12 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rand::RngExt as _;
@@ -59,6 +64,30 @@ fn writer(path: &Path, test: &str) -> (Child, BufReader<ChildStdout>) {
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     (child, output)
+}
+
+/// A writer that is listened to all the time: one that nobody hears stops in the middle of a transaction, and the others
+/// wait for it.
+struct Heard {
+    count: Arc<AtomicUsize>,
+    listening: JoinHandle<BTreeMap<String, String>>,
+}
+
+impl Heard {
+    fn listen(mut output: BufReader<ChildStdout>) -> Self {
+        let count = Arc::<AtomicUsize>::default();
+        let listening = thread::spawn({
+            let count = Arc::clone(&count);
+            move || {
+                let mut answers = BTreeMap::new();
+                while answered(&mut output, 1, &mut answers) == 1 {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                answers
+            }
+        });
+        Self { count, listening }
+    }
 }
 
 /// The phases that the child was told are recorded, by session, from `lines` of its answers on.
@@ -146,8 +175,7 @@ fn processes_that_write_one_file_at_once_make_chains_that_verify() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("enclave.db");
     let test = "sqlite::killed::processes_that_write_one_file_at_once_make_chains_that_verify";
-    let mut answers = BTreeMap::new();
-    let mut children = [writer(&path, test), writer(&path, test)];
+    let children = [writer(&path, test), writer(&path, test)].map(|(child, output)| (child, Heard::listen(output)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store: Arc<dyn Store> = Arc::new(Sqlite::open(&path).await.unwrap());
@@ -155,15 +183,17 @@ fn processes_that_write_one_file_at_once_make_chains_that_verify() {
         for _ in 0..200 {
             world.created().await;
         }
-        for (_, output) in &mut children {
-            assert_eq!(answered(output, 400, &mut answers), 400);
+        while children.iter().any(|(_, heard)| heard.count.load(Ordering::Relaxed) < 400) {
+            assert!(!children.iter().any(|(_, heard)| heard.listening.is_finished()), "a writer has ended");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(world.verified().await, 200);
         world.store.close().await;
     });
-    for (mut child, mut output) in children {
+    let mut answers = BTreeMap::new();
+    for (mut child, heard) in children {
         child.kill().unwrap();
-        answered(&mut output, usize::MAX, &mut answers);
+        answers.append(&mut heard.listening.join().unwrap());
         child.wait().unwrap();
     }
     runtime.block_on(async {
