@@ -83,6 +83,7 @@ impl Filter {
         #[cfg(target_arch = "x86_64")]
         refused.insert(libc::SYS_mknod, devices(1)?);
         refused.insert(libc::SYS_mknodat, devices(2)?);
+        refused.insert(libc::SYS_socket, pings_over_ipv6()?);
         let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         Ok(Self { refused: compile(refused, libc::EPERM)?, absent: compile(absent, libc::ENOSYS)? })
     }
@@ -114,6 +115,14 @@ fn devices(index: u8) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
     [libc::S_IFBLK, libc::S_IFCHR].into_iter().map(|kind| masked(index, mask, kind.into())).collect()
 }
 
+/// A socket for ICMP over IPv6. It leads nowhere, and what it sends comes by where nobody could tell of it.
+fn pings_over_ipv6() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let is = |index, value: libc::c_int| {
+        SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.cast_unsigned().into())
+    };
+    Ok(vec![SeccompRule::new(vec![is(0, libc::AF_INET6)?, is(2, libc::IPPROTO_ICMPV6)?])?])
+}
+
 fn masked(index: u8, mask: u64, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
     let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), value)?;
     SeccompRule::new(vec![condition])
@@ -140,13 +149,22 @@ mod tests {
                     errno(libc::syscall(libc::SYS_mknodat, -1, c"x".as_ptr(), libc::S_IFBLK | 0o600, 0)),
                     errno(libc::syscall(libc::SYS_clone3, 0, 0)),
                     errno(libc::syscall(libc::SYS_process_vm_readv, 1, 0, 0, 0, 0, 0)),
+                    errno(libc::syscall(
+                        libc::SYS_socket,
+                        libc::AF_INET6,
+                        libc::SOCK_DGRAM | libc::SOCK_CLOEXEC,
+                        libc::IPPROTO_ICMPV6,
+                    )),
                 ]
             };
+            // Other sockets are made, where there is IPv6.
+            let other = std::net::UdpSocket::bind("[::1]:0").err().and_then(|error| error.raw_os_error());
+            assert_ne!(other, Some(libc::EPERM));
             // Threads still start, and plain files are still made.
             std::thread::spawn(|| ()).join().expect("a thread runs");
             calls
         });
         let refused = refused.join().expect("the thread ends");
-        assert_eq!(refused, [libc::EPERM, libc::EPERM, libc::EPERM, libc::ENOSYS, libc::EPERM]);
+        assert_eq!(refused, [libc::EPERM, libc::EPERM, libc::EPERM, libc::ENOSYS, libc::EPERM, libc::EPERM]);
     }
 }

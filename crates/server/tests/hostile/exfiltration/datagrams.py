@@ -1,4 +1,4 @@
-# try: UDP, QUIC's port, ICMP, raw and packet sockets
+# try: UDP, QUIC's port, ICMP, raw and packet sockets, over IPv4 and IPv6
 # allow: "0.0.0.0/0"
 # allow: "::/0"
 # expect: succeeded
@@ -16,6 +16,9 @@ sockets, answers = [], []
 for family, kind, protocol in (
     (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
     (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    (socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW),
+    (socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6),
+    (socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6),
     (socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)),
     (socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)),
 ):
