@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The length of `/large`.
-pub(super) const LARGE_BYTES: usize = 1 << 30;
+const LARGE_BYTES: usize = 1 << 30;
 
 /// See the module. Serves for as long as this process lives.
 pub(super) struct Upstream {

@@ -367,7 +367,11 @@ impl Server {
             let Some(carried) = self.relays.get_mut(&id) else { continue };
             let room = if self.kept < MAX_KEPT { CHUNK_BYTES } else { FIRST_CHUNK_BYTES };
             let before = carried.relay.kept();
-            let turn = carried.relay.turn(&mut self.scratch[..room]);
+            let mut turn = carried.relay.turn(&mut self.scratch[..room]);
+            // What cannot be watched is closed.
+            if watch_for_room(&self.epoll, id, &mut carried.relay).is_err() {
+                turn = Turn::Over;
+            }
             self.kept = self.kept - before + carried.relay.kept();
             carried.busy = turn == Turn::Goes;
             match turn {
@@ -377,22 +381,7 @@ impl Server {
                 Turn::Lingers => self.lingering.push_back((now + LINGER, id)),
                 Turn::Over => self.end(id),
             }
-            if self.watch_for_room(id).is_err() {
-                self.end(id);
-            }
         }
-    }
-
-    /// Has it told when a socket that was full is not any more.
-    fn watch_for_room(&mut self, id: u64) -> Result<(), Errno> {
-        let Some(Carried { relay, .. }) = self.relays.get_mut(&id) else { return Ok(()) };
-        for of in [Of::Client, Of::Stream] {
-            if relay.begins_to_wait_for_room(of) {
-                let data = EventData::new_u64(Source::Relay(id, of).number());
-                epoll::modify(&self.epoll, relay.socket(of), data, CHANGES | EventFlags::OUT)?;
-            }
-        }
-        Ok(())
     }
 
     fn end(&mut self, id: u64) {
@@ -407,6 +396,17 @@ impl Server {
             self.end(id);
         }
     }
+}
+
+/// Has it told when a socket that was full is not any more.
+fn watch_for_room(epoll: &OwnedFd, id: u64, relay: &mut Relay) -> Result<(), Errno> {
+    for of in [Of::Client, Of::Stream] {
+        if relay.begins_to_wait_for_room(of) {
+            let data = EventData::new_u64(Source::Relay(id, of).number());
+            epoll::modify(epoll, relay.socket(of), data, CHANGES | EventFlags::OUT)?;
+        }
+    }
+    Ok(())
 }
 
 fn encode(opening: Opening) -> Vec<u8> {

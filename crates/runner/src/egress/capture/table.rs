@@ -15,7 +15,7 @@ const NO_CHAIN: u32 = u32::MAX;
 /// The table, entries included. `port` gets the connections.
 pub(super) fn table(family: Family, port: u16, counters: usize) -> Vec<u8> {
     let all = |target: &[u8]| entry(family, None, 0, &[], target);
-    let (inside, udp) = match family {
+    let (inside, (udp, udp_port)) = match family {
         Family::V4 => {
             let net = (Ipv4Addr::new(127, 0, 0, 0).octets().to_vec(), Ipv4Addr::new(255, 0, 0, 0).octets().to_vec());
             (net, (udp_to(DNS_PORT), DNS_PORT))
@@ -32,7 +32,7 @@ pub(super) fn table(family: Family, port: u16, counters: usize) -> Vec<u8> {
         // OUTPUT
         entry(family, Some(inside), 0, &[], &verdict(ACCEPT)),
         entry(family, None, libc::IPPROTO_TCP, &[], &to_port(family, port)),
-        entry(family, None, libc::IPPROTO_UDP, &udp.0, &to_port(family, udp.1)),
+        entry(family, None, libc::IPPROTO_UDP, &udp, &to_port(family, udp_port)),
         all(&verdict(ACCEPT)),
         // POSTROUTING
         all(&verdict(ACCEPT)),

@@ -45,7 +45,6 @@ pub(crate) async fn by_name(pool: &SqlitePool, org: OrgId, name: &str) -> Result
     found.map(|found| record(&found)).transpose()
 }
 
-/// Of every org.
 fn record(found: &SqliteRow) -> Result<BindingRecord, StoreError> {
     Ok(BindingRecord {
         binding: body(found, 0)?,
