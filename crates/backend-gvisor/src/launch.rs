@@ -96,6 +96,8 @@ pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<Spawned> {
         // and the child has copies of them.
         let borrow = |descriptor: RawFd| unsafe { BorrowedFd::borrow_raw(descriptor) };
         rustix::process::setsid()?;
+        // What runsc makes for the sandbox, other users have to find: with some umasks of the server none would start.
+        rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
         for &door in &doors {
             rustix::io::write(borrow(door), b"0")?;
         }
@@ -197,14 +199,14 @@ mod tests {
         // As the server's allocator does.
         // SAFETY: takes integers.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) }, 0);
-        let script = "read line; echo \"$line\"; cat /proc/self/oom_score_adj; \
+        let script = "read line; echo \"$line\"; umask; cat /proc/self/oom_score_adj; \
                       grep -E 'THP|NoNew|Seccomp:' /proc/self/status; pwd; echo /proc/self/fd/???; env >&2";
         let launched = start("/bin/sh", &["-c", script], Entry::default()).unwrap();
         rustix::io::write(&launched.stdin, b"hello\n").unwrap();
         let read = |end: OwnedFd| io::read_to_string(std::fs::File::from(end)).unwrap();
         assert_eq!(
             read(launched.stdout),
-            "hello\n900\nTHP_enabled:\t1\nNoNewPrivs:\t1\nSeccomp:\t2\n/\n/proc/self/fd/256\n"
+            "hello\n0022\n900\nTHP_enabled:\t1\nNoNewPrivs:\t1\nSeccomp:\t2\n/\n/proc/self/fd/256\n"
         );
         let environment = read(launched.stderr);
         assert!(environment.lines().all(|line| line.starts_with("PWD=") || line.starts_with("_=")), "{environment}");

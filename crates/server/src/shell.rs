@@ -2,6 +2,7 @@
 
 mod blocks;
 mod complete;
+mod history;
 mod picture;
 mod prompt;
 mod turn;

@@ -1,6 +1,6 @@
 //! The prompt: lines with history and editing, until they are a whole turn.
 
-use std::{fs, io, os::unix::fs::DirBuilderExt as _, path::PathBuf};
+use std::io;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::{
@@ -9,15 +9,15 @@ use rustyline::{
     error::ReadlineError,
     highlight::Highlighter,
     hint::Hinter,
-    history::FileHistory,
+    history::MemHistory,
     validate::{ValidationContext, ValidationResult, Validator},
 };
 use wire::Language;
 
-use crate::shell::complete::is_complete;
-
-/// Entries that the history keeps.
-const MAX_HISTORY: usize = 1000;
+use crate::shell::{
+    complete::is_complete,
+    history::{History, MAX_ENTRIES},
+};
 
 /// What was typed.
 pub(super) enum Entry {
@@ -30,8 +30,8 @@ pub(super) enum Entry {
 
 pub(super) struct Prompt {
     /// None while a line is being read.
-    editor: Option<Editor<Whole, FileHistory>>,
-    history: Option<PathBuf>,
+    editor: Option<Editor<Whole, MemHistory>>,
+    history: Option<History>,
     text: &'static str,
     /// The terminal as it was found.
     found: Option<Termios>,
@@ -49,17 +49,18 @@ impl Drop for Prompt {
 impl Prompt {
     pub(super) fn new(language: Language) -> Result<Self, ReadlineError> {
         let config = Config::builder()
-            .max_history_size(MAX_HISTORY)?
+            .max_history_size(MAX_ENTRIES)?
             .auto_add_history(false)
             // A line that begins with a space is not remembered: for what should be in no file.
             .history_ignore_space(true)
             .build();
-        let mut editor = Editor::with_config(config)?;
+        let remembered = MemHistory::with_config(&config);
+        let mut editor = Editor::with_history(config, remembered)?;
         editor.set_helper(Some(Whole { language }));
-        let history = history_file(language);
-        if let Some(path) = &history {
-            // The first time there is none.
-            let _ = editor.load_history(path);
+        let history = History::find(language);
+        // One that cannot be read is no reason to stop.
+        for entry in history.as_ref().and_then(|history| history.read().ok()).unwrap_or_default() {
+            let _ = editor.add_history_entry(entry);
         }
         let text = match language {
             Language::Python => ">>> ",
@@ -80,10 +81,10 @@ impl Prompt {
         let entry = match line {
             Ok(line) if line.trim().is_empty() => Entry::Nothing,
             Ok(line) => {
-                // What is not remembered is no reason to stop.
-                let _ = editor.add_history_entry(line.trim_end());
-                if let Some(path) = &self.history {
-                    let _ = editor.save_history(path);
+                let remembered = editor.add_history_entry(line.trim_end()).unwrap_or(false);
+                if let Some(history) = self.history.as_ref().filter(|_| remembered) {
+                    // What is not remembered is no reason to stop.
+                    let _ = history.add(line.trim_end());
                 }
                 Entry::Code(line)
             }
@@ -95,14 +96,6 @@ impl Prompt {
         self.editor = Some(editor);
         Ok(entry)
     }
-}
-
-/// `$XDG_STATE_HOME/enclave/history.<language>`, in a directory of the user's own.
-fn history_file(language: Language) -> Option<PathBuf> {
-    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let folder = of("XDG_STATE_HOME").or_else(|| Some(of("HOME")?.join(".local/state")))?.join("enclave");
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).ok()?;
-    Some(folder.join(format!("history.{}", language.as_str())))
 }
 
 /// Says whether what was typed is a whole turn.

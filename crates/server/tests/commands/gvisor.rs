@@ -41,11 +41,14 @@ fn a_strict_umask_keeps_nothing_from_a_sandbox() {
     if !works(&place, "a_strict_umask_keeps_nothing_from_a_sandbox") {
         return;
     }
-    // In this process, which the command has it from; nextest gives each test its own.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let left = place.run_with_input(&["run", "-", "--backend", "gvisor"], b"open('a', 'w').write('b'); print('here')");
-    rustix::process::umask(before);
-    assert_eq!((left.code, left.stdout()), (0, "here\n"), "{}", left.stderr);
+    for mask in [0o077, 0o177] {
+        // In this process, which the command has it from; nextest gives each test its own.
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+        let left =
+            place.run_with_input(&["run", "-", "--backend", "gvisor"], b"open('a', 'w').write('b'); print('here')");
+        rustix::process::umask(before);
+        assert_eq!((left.code, left.stdout()), (0, "here\n"), "{mask:o}: {}", left.stderr);
+    }
 }
 
 #[test]

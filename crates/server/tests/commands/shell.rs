@@ -143,19 +143,20 @@ impl Terminal {
         self.seen.contains(text)
     }
 
-    /// Takes what comes within a moment.
-    fn look(&mut self) {
-        if let Ok(bytes) = self.shown.recv_timeout(std::time::Duration::from_millis(200)) {
-            self.seen.push_str(&String::from_utf8_lossy(&bytes));
-        }
+    /// Takes what comes next.
+    fn look(&mut self, until: Instant) -> Result<(), mpsc::RecvTimeoutError> {
+        let bytes = self.shown.recv_timeout(until.saturating_duration_since(Instant::now()))?;
+        self.seen.push_str(&String::from_utf8_lossy(&bytes));
+        Ok(())
     }
 
     /// Waits for a text, and forgets what came up to it.
     pub(crate) fn expect(&mut self, text: &str) {
-        let began = Instant::now();
+        let until = Instant::now() + PATIENCE;
         while !self.has(text) {
-            assert!(began.elapsed() < PATIENCE, "{text:?} does not come: {}", self.seen);
-            self.look();
+            if let Err(silence) = self.look(until) {
+                panic!("{text:?} does not come, {silence}: {}", self.seen);
+            }
         }
         let at = self.seen.find(text).unwrap() + text.len();
         self.seen.drain(..at);
