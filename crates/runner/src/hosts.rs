@@ -21,15 +21,21 @@ const PYTHON: &str = concat!(
     "'''\n",
     include_str!("../hosts/python/host.py")
 );
-const NODE: &str =
-    concat!(include_str!("../hosts/node/host.js"), "(require,\n", include_str!("../hosts/node/turns.js"), ")();\n");
-const NODE_SNAPSHOT: &str = concat!(
-    "require('v8').startupSnapshot.setDeserializeMainFunction(",
-    include_str!("../hosts/node/host.js"),
-    "(require,\n",
-    include_str!("../hosts/node/turns.js"),
-    "));\n"
-);
+/// An expression: the function that serves a session.
+macro_rules! node {
+    () => {
+        concat!(
+            include_str!("../hosts/node/host.js"),
+            "(require,\n",
+            include_str!("../hosts/node/turns.js"),
+            ",\n",
+            include_str!("../hosts/node/signals.js"),
+            ")"
+        )
+    };
+}
+const NODE: &str = concat!(node!(), "();\n");
+const NODE_SNAPSHOT: &str = concat!("require('v8').startupSnapshot.setDeserializeMainFunction(", node!(), ");\n");
 
 /// Compiles what it reads to a file, in the form in which Python takes a compiled program for a script.
 const COMPILE: &str = "\

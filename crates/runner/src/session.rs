@@ -6,7 +6,7 @@ use crate::{
     control::{self, Garbage, Message, StartError},
     outbox::Outbox,
     output::Budget,
-    turns::{TurnError, Turns},
+    turns::{TurnError, Turns, Whom},
 };
 
 /// Results sent while the program, or a turn, runs. The host takes a few more than this; of the rest only the last is sent.
@@ -73,8 +73,16 @@ impl Session {
 
     /// Interrupts this turn, if it runs.
     pub(crate) fn interrupt_turn(&mut self, number: u32) {
-        if let Some(turns) = self.turns.as_mut().filter(|turns| turns.is_running(number)) {
-            turns.interrupting = true;
+        if self.turns.as_mut().is_some_and(|turns| turns.interrupt(number, Whom::Group)) {
+            self.message.extend(control::encode_interrupt(number));
+        }
+    }
+
+    /// Interrupts the turn that runs once more: the language host alone, what runs below it has had its signal.
+    pub(crate) fn interrupt_again(&mut self) {
+        let Some(turns) = &mut self.turns else { return };
+        turns.again = None;
+        if let Some(number) = turns.number().filter(|number| turns.interrupt(*number, Whom::Host)) {
             self.message.extend(control::encode_interrupt(number));
         }
     }

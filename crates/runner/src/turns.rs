@@ -52,14 +52,23 @@ impl Owed {
     }
 }
 
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// The language host and what runs in the foreground below it.
+    Group,
+    /// The language host alone.
+    Host,
+}
+
 /// The state of the turns.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     last: u32,
     running: Option<Running>,
-    /// The language host is to be signalled once it has been told what for.
-    pub(crate) interrupting: bool,
-    /// When to signal it again, should the turn go on.
+    /// Who is to be signalled once the language host has been told what for: it expects one signal for each time.
+    pub(crate) interrupting: Option<Whom>,
+    /// When to interrupt it again, should the turn go on.
     pub(crate) again: Option<Instant>,
     /// A report has come, and nobody has looked yet what the pipes held then.
     reported: bool,
@@ -79,9 +88,19 @@ impl Turns {
         Ok(())
     }
 
-    /// Whether this turn runs, as far as is known.
-    pub(crate) fn is_running(&self, number: u32) -> bool {
-        self.running.as_ref().is_some_and(|running| running.number == number && running.report.is_none())
+    /// The turn that runs, as far as is known.
+    pub(crate) fn number(&self) -> Option<u32> {
+        self.running.as_ref().filter(|running| running.report.is_none()).map(|running| running.number)
+    }
+
+    /// Notes that this turn is to be interrupted. Whether there is something to be told to the language host: the turn runs,
+    /// and it is not being told already.
+    pub(crate) fn interrupt(&mut self, number: u32, whom: Whom) -> bool {
+        let tell = self.number() == Some(number) && self.interrupting.is_none();
+        if tell {
+            self.interrupting = Some(whom);
+        }
+        tell
     }
 
     /// Takes a report.
@@ -125,7 +144,7 @@ impl Turns {
             return None;
         }
         let Running { number, report, .. } = self.running.take_if(ended)?;
-        (self.interrupting, self.again) = (false, None);
+        (self.interrupting, self.again) = (None, None);
         Some(Turned { number, report: report? })
     }
 }
@@ -162,12 +181,26 @@ mod tests {
         turns.hear(turned(1));
         turns.begin(&turn(1)).expect("the first");
         turns.hear(turned(2));
-        assert!(!turns.has_reported() && turns.finish().is_none() && turns.is_running(1));
+        assert!(!turns.has_reported() && turns.finish().is_none() && turns.number() == Some(1));
         turns.hear(turned(1));
         turns.hear(Turned { number: 1, report: b"another".into() });
-        assert!(turns.has_reported() && !turns.is_running(1));
+        assert!(turns.has_reported() && turns.number().is_none());
         assert_eq!(turns.finish(), Some(turned(1)));
         assert_eq!(turns.finish(), None);
+    }
+
+    #[test]
+    fn only_the_turn_that_runs_is_interrupted_and_one_signal_comes_for_each_time_it_is_told() {
+        let mut turns = Turns::default();
+        assert!(!turns.interrupt(1, Whom::Group));
+        turns.begin(&turn(1)).expect("the first");
+        assert!(!turns.interrupt(2, Whom::Group));
+        assert!(turns.interrupt(1, Whom::Group) && !turns.interrupt(1, Whom::Host));
+        assert_eq!(turns.interrupting.take(), Some(Whom::Group));
+        assert!(turns.interrupt(1, Whom::Host));
+        turns.hear(turned(1));
+        assert!(turns.has_reported() && turns.finish().is_some());
+        assert_eq!((turns.interrupting, turns.interrupt(1, Whom::Group)), (None, false));
     }
 
     #[test]

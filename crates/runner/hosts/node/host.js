@@ -1,5 +1,5 @@
-// The Node language host, as an expression: called with `require` and what turns.js is, it gives the function to run. The
-// runner calls it in `node -e`, or finds it in a start-up snapshot of the image, which has all of this compiled already.
+// The Node language host, as an expression: called with `require` and what turns.js and signals.js are, it gives the function
+// to run. The runner calls it in `node -e`, or finds it in a start-up snapshot of the image, which has all of this compiled already.
 //
 // The runner starts it ahead of the session and sends one message over descriptor 3: a 4-byte big-endian length and
 // that many bytes, made of strings that each have such a length in front. In order: the largest result in bytes, the
@@ -8,7 +8,7 @@
 // environment in turn, and last the program.
 //
 // Towards the runner: one byte of kind ("S" started, "R" result, "T" a turn's report), a 4-byte length, the payload.
-((require, turns) => {
+((require, turns, signals) => {
   'use strict';
   const fs = require('fs');
   const Module = require('module');
@@ -221,7 +221,8 @@
     const load = importerFrom(base);
     const importer = (specifier) => load(specifier === 'enclave' ? SHIM : specifier);
     const started = () => send('S', []);
-    turns({ builtin, started, send: sendChecked, writeAll, strings: cut, importer, encode, limit: most })(program, own ?? 'main.js');
+    const serve = turns({ builtin, signals, started, send: sendChecked, writeAll, strings: cut, importer, encode, limit: most });
+    serve(program, own ?? 'main.js');
   }
 
   // The session's input, if it was given one.

@@ -2,45 +2,17 @@
 // is one.
 //
 // From the runner come messages as the first one was: two strings are a turn (its number and its code), one is the number
-// of a turn to interrupt, and SIGINT follows it. Towards the runner: kind "T", and as payload the number in four bytes and
+// of a turn to interrupt, and one SIGINT follows it. Towards the runner: kind "T", and as payload the number in four bytes and
 // the report, which protocol::Turned describes.
 //
 // V8 evaluates each piece of code in its mode for consoles, which the inspector's protocol leads to: what one piece
 // declares the others see, and may declare again; `await` may stand anywhere; the value is that of the last expression.
 (host) => {
   'use strict';
-  const { builtin, started, send, writeAll, strings, importer, encode, limit } = host;
+  const { builtin, signals, started, send, writeAll, strings, importer, encode, limit } = host;
 
-  // What of Node's own is needed beside what it offers everyone.
-  function internal(name) {
-    const { noDeprecation } = process;
-    process.noDeprecation = true;
-    try {
-      return process.binding(name);
-    } finally {
-      process.noDeprecation = noDeprecation;
-    }
-  }
-
-  // Keeps Node's watch over SIGINT up between turns: it then ends what runs in `entry`, and nothing else.
-  const watch = (() => {
-    try {
-      const { startSigintWatchdog, watchdogHasPendingSigint } = internal('contextify');
-      startSigintWatchdog();
-      return { hasSeen: watchdogHasPendingSigint };
-    } catch {
-      process.on('SIGINT', () => {});
-      return undefined;
-    }
-  })();
-  // Handlers that a program adds or removes leave that watch alone: Node would first put its own in its place, and then
-  // none, and the next signal would end this process.
-  for (const event of ['newListener', 'removeListener']) {
-    for (const listener of process.listeners(event)) {
-      process.removeListener(event, listener);
-      process.on(event, (name, ...rest) => name !== 'SIGINT' && Reflect.apply(listener, process, [name, ...rest]));
-    }
-  }
+  const hide = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
+  const { interruptible, wasInterrupted, isInside, hasSeen, announced, awaitAnnounced } = signals(builtin, hide);
   // From now on a signal ends nothing but turns.
   started();
 
@@ -55,46 +27,13 @@
   const MAX_TEXT = 64 * 1024;
   // What a report needs beside its representations.
   const ENVELOPE = 4096;
-  const STEP = Symbol.for('enclave.step');
+  const VALUE = Symbol.for('enclave.value');
   const GATE = Symbol.for('enclave.gate');
   const PREFIX = `(await globalThis[Symbol.for('${GATE.description}')])();`;
   const IMPORT = "globalThis[Symbol.for('enclave.import')]";
 
   const session = new (builtin('inspector').Session)();
-  // The only way into code of the session that SIGINT can end.
-  const entry = new vm.Script(`globalThis[Symbol.for('${STEP.description}')]()`, { filename: 'node:enclave' });
-  const hide = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true });
   hide(Symbol.for('enclave.import'), importer);
-
-  // What is interrupted leaves Node's stack of asynchronous contexts as it stands, which Node later takes for a reason to
-  // abort.
-  const contexts = (() => {
-    try {
-      const { async_hook_fields: fields, async_id_fields: ids, popAsyncContext: pop, constants } = internal('async_wrap');
-      const depth = () => fields[constants.kStackLength];
-      return { depth, pop: () => pop(ids[constants.kExecutionAsyncId]) };
-    } catch {
-      return { depth: () => 0 };
-    }
-  })();
-
-  let inside = false;
-
-  // Throws when it was interrupted; what it awaits goes on until it has to wait for something outside.
-  function interruptible(step) {
-    if (inside) return step();
-    inside = true;
-    const depth = contexts.depth();
-    hide(STEP, step);
-    try {
-      return entry.runInThisContext({ breakOnSigint: true, displayErrors: false });
-    } finally {
-      inside = false;
-      while (contexts.depth() > depth) contexts.pop();
-    }
-  }
-
-  const wasInterrupted = (error) => error?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
 
   // `import` leads nowhere in such code, so calls of it are led to what can import. Texts and comments stay as they are.
   const CALLS =
@@ -169,8 +108,8 @@
   // The error that V8 speaks of.
   function real({ objectId }) {
     let value;
-    hide(STEP, (it) => (value = it));
-    const functionDeclaration = "function () { 'use strict'; globalThis[Symbol.for('enclave.step')](this) }";
+    hide(VALUE, (it) => (value = it));
+    const functionDeclaration = "function () { 'use strict'; globalThis[Symbol.for('enclave.value')](this) }";
     session.post('Runtime.callFunctionOn', { objectId, functionDeclaration });
     return value;
   }
@@ -321,7 +260,7 @@
     const interrupted = () => settle('interrupted', undefined, INTERRUPTED);
     // Out of reach of an interrupt.
     const conclude = () => {
-      if (inside || concluded || outcome === undefined) return;
+      if (isInside() || concluded || outcome === undefined) return;
       // A child that the same signal has ended may have been quicker.
       if (outcome[0] === 'failed') look(true);
       if (concluded) return;
@@ -333,6 +272,7 @@
     const call = number === '' ? (step) => step() : interruptible;
     const guarded = (step) => {
       try {
+        if (!isInside()) look();
         if (outcome === undefined) call(step);
       } catch (error) {
         if (wasInterrupted(error)) interrupted();
@@ -366,7 +306,6 @@
       else completed(value);
     };
     Reflect.apply(then, promise, [told, (error) => failed(error)]);
-    look();
     guarded(() => {
       // What was interrupted before it began does not begin.
       open(() => {
@@ -394,10 +333,12 @@
 
   function take([number, code]) {
     if (code === undefined) {
+      announced();
       // When it stands here, the turn waits for something, or has ended.
       if (current?.number === number) current.interrupt();
       return;
     }
+    awaitAnnounced();
     run(number, code, `turn-${number}`, (status, forms, error) => {
       try {
         report(Number(number), status, forms, error);
@@ -426,8 +367,8 @@
   // Is there an interrupt that came when there was nothing that it could interrupt, and was it for the turn that is current?
   function look(closely = false) {
     feed(Buffer.alloc(0));
-    // Once there was one, this stays so: to reset it takes a moment in which the next would end this process.
-    if (!listening || (!closely && !watch?.hasSeen())) return;
+    const seen = hasSeen();
+    if (!listening || !(seen || closely)) return;
     try {
       const chunk = Buffer.alloc(4096);
       const length = fs.readSync(3, chunk);

@@ -5,15 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{Stream, Turn};
+use protocol::{Language, Stream, Turn};
 use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::{End, Supervisor};
-use crate::turns::{Owed, TurnError, Turns};
+use crate::turns::{Owed, TurnError, Turns, Whom};
 
-/// Until a turn that goes on in spite of its interrupt is signalled again: Node takes no notice of a signal that comes in the
-/// moment between reading a turn and beginning it, or starting a child and waiting for it. Python ignores what is not
-/// announced.
+/// Until a turn that goes on in spite of its interrupt is interrupted again: Node takes no notice of a signal that comes in
+/// the moment between reading a turn and beginning it, or starting a child and waiting for it. Python sees each, and lets
+/// the program handle it.
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl Supervisor {
@@ -33,32 +33,32 @@ impl Supervisor {
         }
     }
 
-    /// Signals it, and what runs in the foreground below it, once it was told.
+    /// Signals whom it was told for.
     pub(super) fn signal(&mut self) {
-        if let Some(turns) = self.turns().filter(|turns| turns.interrupting) {
-            turns.interrupting = false;
-            turns.again = Some(Instant::now() + AGAIN);
+        let again = (self.launch.language == Language::Node).then(|| Instant::now() + AGAIN);
+        let Some(turns) = self.turns() else { return };
+        let Some(whom) = turns.interrupting.take() else { return };
+        turns.again = again;
+        if self.ended.is_none() {
             // It leads a group of its own, and was not reaped yet: the number is no one else's.
-            if self.ended.is_none() {
-                let _ = kill_process_group(self.interpreter.pid, Signal::INT);
-            }
+            let _ = match whom {
+                Whom::Group => kill_process_group(self.interpreter.pid, Signal::INT),
+                Whom::Host => kill_process(self.interpreter.pid, Signal::INT),
+            };
         }
     }
 
-    /// Signals it again, it alone: what runs below it has had its signal.
-    pub(super) fn signal_again(&mut self) {
-        let Some(due) = self.next_signal() else { return };
-        let now = Instant::now();
-        if due <= now {
-            if let Some(turns) = self.turns() {
-                turns.again = Some(now + AGAIN);
-            }
-            let _ = kill_process(self.interpreter.pid, Signal::INT);
+    /// Interrupts it again, when that is due.
+    pub(super) fn interrupt_again(&mut self) {
+        if self.next_interrupt().is_some_and(|due| due <= Instant::now())
+            && let Some(session) = &mut self.session
+        {
+            session.interrupt_again();
         }
     }
 
     /// When that is due.
-    pub(super) fn next_signal(&self) -> Option<Instant> {
+    pub(super) fn next_interrupt(&self) -> Option<Instant> {
         let turns = self.session.as_ref().and_then(|session| session.turns.as_ref());
         turns.filter(|_| self.ended.is_none()).and_then(|turns| turns.again)
     }

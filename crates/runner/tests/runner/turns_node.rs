@@ -125,6 +125,19 @@ fn an_interrupt_that_comes_too_late_or_too_early_does_nothing() {
 }
 
 #[test]
+fn the_signal_for_a_turn_that_has_ended_is_not_taken_for_one_to_the_next() {
+    with_each_host("turns_node::next", |host| {
+        let (mut open, _case) = host.case("").interactive();
+        for number in (1..200).step_by(2) {
+            let told = open.interrupt(number, "console.log('in'); await new Promise(() => {})");
+            assert_eq!(told.status(), "interrupted");
+            let told = open.run(number + 1, "for (let end = Date.now() + 3; Date.now() < end; );");
+            assert_eq!(told.status(), "completed", "{number}");
+        }
+    });
+}
+
+#[test]
 fn an_interrupt_behind_a_prelude_is_for_the_turn_alone() {
     with_each_host("turns_node::prelude", |host| {
         let prelude = "let x = 41; const until = Date.now() + 500; while (Date.now() < until);";
