@@ -2,7 +2,7 @@
 //!
 //! A turn takes a bounded piece of whatever there is to do, so that no client holds up another. Connections are watched
 //! for changes only (edge-triggered): what is known to be ready is kept in [`Relay`], and who has more to do stands in a
-//! queue. Everything else is few, and is asked about in every turn.
+//! queue, of which a turn serves as many as it has time for. Everything else is few, and is asked about in every turn.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -39,6 +39,8 @@ const CLIENTS_A_TURN: usize = 32;
 const ANSWERS_A_TURN: usize = 64;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
+/// How long a turn copies: as long does a new client wait at most to be welcomed, however many others are busy.
+const COPY_FOR: Duration = Duration::from_millis(2);
 /// Bytes that connections may keep between them before each of them is offered little at once.
 const MAX_KEPT: usize = 4 * 1024 * 1024;
 /// How long a client may talk on to a gateway that has gone, so that it reads the answer before its connection breaks.
@@ -289,7 +291,8 @@ impl Server {
         }
         self.kept += relay.kept();
         self.relays.insert(id, Carried { relay, busy: true, lingers: false });
-        self.busy.push_back(id);
+        // Its opening is a few bytes, which the gateway can do something about meanwhile.
+        self.busy.push_front(id);
     }
 
     fn connect_stub(&mut self, stream: OwnedFd) {
@@ -360,9 +363,13 @@ impl Server {
         }
     }
 
-    /// Gives each relay that has something to do its turn, once.
+    /// Gives each relay that has something to do its turn, once, or as many of them as there is time for.
     fn copy(&mut self, now: Instant) {
+        let began = Instant::now();
         for _ in 0..self.busy.len() {
+            if began.elapsed() > COPY_FOR {
+                return;
+            }
             let Some(id) = self.busy.pop_front() else { return };
             let Some(carried) = self.relays.get_mut(&id) else { continue };
             let room = if self.kept < MAX_KEPT { CHUNK_BYTES } else { FIRST_CHUNK_BYTES };

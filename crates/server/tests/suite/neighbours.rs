@@ -45,8 +45,13 @@ async fn five_hundred_streams_of_a_session_leave_another_its_calls() {
     let code = DRINKS.replace("{STREAMS}", &STREAMS.to_string());
     let egress = json!({"mode": "allowlist", "allow": [format!("{}/32", scene.world.source.ip())]});
     let files = json!([{"path": "go on", "content": ""}]);
-    let busy = scene.create(json!({"code": code, "egress": egress, "files": files, "limits": {"cpu": 0.5}})).await;
-    until("five hundred streams", || scene.world.drinkers() == STREAMS).await;
+    let busy = scene
+        .create(json!({"code": code, "egress": egress, "files": files, "limits": {"cpu": 0.5, "wallClockMs": 300_000}}))
+        .await;
+    tokio::select! {
+        () = until("five hundred streams", || scene.world.drinkers() == STREAMS) => {}
+        ended = scene.client.result(busy, Duration::from_mins(5)) => panic!("it ended first: {ended:#?}"),
+    }
 
     let began = Instant::now();
     let result = scene.run(json!({"code": CALLS, "serviceBindings": ["api"]})).await;

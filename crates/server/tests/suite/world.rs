@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, UdpSocket},
+    net::{TcpListener, TcpSocket, UdpSocket},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -86,7 +86,10 @@ impl World {
         let (ca_pem, tls) = certificates(address);
         let plain = TcpListener::bind(here).await.unwrap();
         let secure = TcpListener::bind(here).await.unwrap();
-        let source = TcpListener::bind(here).await.unwrap();
+        let source = TcpSocket::new_v4().unwrap();
+        source.bind(here.into()).unwrap();
+        // Whoever is busy pouring does not accept, and the kernel lets no more wait than this.
+        let source = source.listen(1024).unwrap();
         let source_address = source.local_addr().unwrap();
         let drinkers = Arc::<AtomicUsize>::default();
         let forbidden = TcpListener::bind(loopback).await.unwrap();
