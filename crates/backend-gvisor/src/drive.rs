@@ -183,8 +183,7 @@ fn write_config(dir: &Path, wanted: &Wanted<'_>) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o644))
 }
 
-/// The mode is what the sandbox's user needs, whatever the umask of this process, which may also be changed for a moment by
-/// other code in it (that writes a shell's history, say).
+/// The mode is what the sandbox's user needs, whatever the umask of this process.
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().mode(mode).create(path)?;
     fs::set_permissions(path, Permissions::from_mode(mode))

@@ -53,10 +53,12 @@ impl History {
     }
 
     fn replace(&self, entries: &[String]) -> io::Result<()> {
-        let new = self.path.with_extension(format!("{}.new", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let folder = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
+        // Its mode is 0600.
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(entries.iter().map(|entry| line(entry)).collect::<String>().as_bytes())?;
-        fs::rename(new, &self.path)
+        file.persist(&self.path)?;
+        Ok(())
     }
 }
 

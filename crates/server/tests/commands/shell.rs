@@ -139,23 +139,13 @@ impl Terminal {
         self.keys.flush().unwrap();
     }
 
-    fn has(&self, text: &str) -> bool {
-        self.seen.contains(text)
-    }
-
-    /// Takes what comes next.
-    fn look(&mut self, until: Instant) -> Result<(), mpsc::RecvTimeoutError> {
-        let bytes = self.shown.recv_timeout(until.saturating_duration_since(Instant::now()))?;
-        self.seen.push_str(&String::from_utf8_lossy(&bytes));
-        Ok(())
-    }
-
     /// Waits for a text, and forgets what came up to it.
     pub(crate) fn expect(&mut self, text: &str) {
         let until = Instant::now() + PATIENCE;
-        while !self.has(text) {
-            if let Err(silence) = self.look(until) {
-                panic!("{text:?} does not come, {silence}: {}", self.seen);
+        while !self.seen.contains(text) {
+            match self.shown.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(silence) => panic!("{text:?} does not come, {silence}: {}", self.seen),
             }
         }
         let at = self.seen.find(text).unwrap() + text.len();
