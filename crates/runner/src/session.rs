@@ -72,17 +72,8 @@ impl Session {
     }
 
     /// Interrupts this turn, if it runs.
-    pub(crate) fn interrupt_turn(&mut self, number: u32) {
-        if self.turns.as_mut().is_some_and(|turns| turns.interrupt(number, Whom::Group)) {
-            self.message.extend(control::encode_interrupt(number));
-        }
-    }
-
-    /// Interrupts the turn that runs once more: the language host alone, what runs below it has had its signal.
-    pub(crate) fn interrupt_again(&mut self) {
-        let Some(turns) = &mut self.turns else { return };
-        turns.again = None;
-        if let Some(number) = turns.number().filter(|number| turns.interrupt(*number, Whom::Host)) {
+    pub(crate) fn interrupt_turn(&mut self, number: u32, whom: Whom) {
+        if self.turns.as_mut().is_some_and(|turns| turns.interrupt(number, whom)) {
             self.message.extend(control::encode_interrupt(number));
         }
     }

@@ -239,7 +239,7 @@ impl Supervisor {
         if let Some(session) = &mut self.session {
             session.send_turned(outbox);
         }
-        self.interrupt_again();
+        self.remind();
         let child_ended = ready.has(Source::Child);
         self.count(child_ended, outbox);
         if child_ended || self.rest == Rest::Unknown || self.is_killing() {

@@ -2,7 +2,7 @@
 //!
 //! A report is the program's own word. It ends the turn that runs, and nothing else: what comes for another is dropped.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::{Stream, Turn, Turned};
 
@@ -61,6 +61,30 @@ pub(crate) enum Whom {
     Host,
 }
 
+/// Something that is due again and again, after twice the time each time.
+#[derive(Debug)]
+pub(crate) struct Reminder {
+    due: Instant,
+    after: Duration,
+}
+
+impl Reminder {
+    /// Due after this time.
+    pub(crate) fn new(after: Duration) -> Self {
+        Self { due: Instant::now() + after, after }
+    }
+
+    /// When it is due.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Is due once more, after so much time at most.
+    pub(crate) fn postpone(&mut self, most: Duration) {
+        *self = Self::new((self.after * 2).min(most));
+    }
+}
+
 /// The state of the turns.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
@@ -68,8 +92,8 @@ pub(crate) struct Turns {
     running: Option<Running>,
     /// Who is to be signalled once the language host has been told what for: it expects one signal for each time.
     pub(crate) interrupting: Option<Whom>,
-    /// When to interrupt it again, should the turn go on.
-    pub(crate) again: Option<Instant>,
+    /// When to remind the turn of its interrupt, should it go on.
+    pub(crate) reminder: Option<Reminder>,
     /// A report has come, and nobody has looked yet what the pipes held then.
     reported: bool,
 }
@@ -108,7 +132,7 @@ impl Turns {
         let running = self.running.as_mut().filter(|running| running.number == turned.number);
         if let Some(running) = running.filter(|running| running.report.is_none()) {
             running.report = Some(turned.report);
-            (self.reported, self.again) = (true, None);
+            (self.reported, self.reminder) = (true, None);
         }
     }
 
@@ -144,7 +168,7 @@ impl Turns {
             return None;
         }
         let Running { number, report, .. } = self.running.take_if(ended)?;
-        (self.interrupting, self.again) = (None, None);
+        (self.interrupting, self.reminder) = (None, None);
         Some(Turned { number, report: report? })
     }
 }

@@ -2,8 +2,8 @@
 # is one, and calls `serve`.
 #
 # From the runner come messages as the first one was: two strings are a turn (its number and its code), one is the number
-# of a turn to interrupt, and SIGINT follows it. Towards the runner: kind "T", and as payload the number in four bytes and
-# the report, which protocol::Turned describes.
+# of a turn to interrupt, and SIGINT follows it; SIGURG, too, if the turn goes on. Towards the runner: kind "T", and as
+# payload the number in four bytes and the report, which protocol::Turned describes.
 
 import _signal
 import _thread
@@ -390,6 +390,9 @@ def interrupts(channel, receive):
     """From now on SIGINT ends nothing but turns."""
     made = Interrupts(channel, receive)
     _signal.signal(_signal.SIGINT, made.ring)
+    # A turn that goes on is reminded of its interrupt by this, which ends the system call that it is in: a signal that came
+    # in front of that has not been seen yet.
+    _signal.signal(_signal.SIGURG, lambda *_: None)
     return made
 
 

@@ -97,7 +97,7 @@ impl Supervisor {
             return Some(KILL_AGAIN);
         }
         let count = self.census.as_ref().filter(|_| self.is_running()).and_then(Census::due);
-        let due = count.into_iter().chain(self.next_interrupt()).chain(self.terminals.due(outbox.has_room())).min()?;
+        let due = count.into_iter().chain(self.next_reminder()).chain(self.terminals.due(outbox.has_room())).min()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 }

@@ -124,6 +124,24 @@ fn an_interrupt_in_front_of_what_awaits_leaves_asyncio_whole() {
 }
 
 #[test]
+fn an_interrupt_right_in_front_of_a_system_call_ends_it_and_is_told_once() {
+    need_python!();
+    let (mut open, _case) = session();
+    // To compare them takes a while in which Python notes an interrupt, and looks at none.
+    open.run(1, "import signal, threading, time\na = b = 0.5\nfor _ in range(4): a, b = [a] * 150, [b] * 150");
+    let waits = ["time.sleep(999 + (a == b))", "lock.acquire(timeout=999 + (a == b))"];
+    open.run(2, "lock = threading.Lock(); lock.acquire(); told = []");
+    for (number, code) in (3..).zip(waits) {
+        let told = open.interrupt(number, &format!("print('in', flush=True)\n{code}"));
+        assert_eq!((told.status(), told.error().0), ("interrupted", "KeyboardInterrupt"), "{code}");
+    }
+    // Being reminded of it is nothing that a program's own handler is told.
+    let code = "_ = signal.signal(signal.SIGINT, lambda *_: told.append(1))\nprint('in', flush=True)\n\
+                time.sleep((a == b) / 2); time.sleep(0.5); len(told)";
+    assert_eq!(open.interrupt(9, code).value(), Some("1"));
+}
+
+#[test]
 fn a_turn_that_catches_its_interrupt_goes_on() {
     need_python!();
     let (mut open, _case) = session();
