@@ -42,7 +42,7 @@ impl GvisorConfig {
             instance,
             images: Vec::new(),
             platform: Platform::default(),
-            boot_patience: Duration::from_secs(10),
+            boot_patience: Duration::from_secs(25),
             cgroup_parent: None,
             gateway: None,
         }

@@ -43,6 +43,14 @@ impl PrepareError {
         Self::Left { id, source: Box::new(self) }
     }
 
+    /// Whether the next sandbox of this shape may boot, and nothing is left of this one.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Setup { .. } | Self::Handshake(_) | Self::Died(_) => true,
+            Self::NoImage(_) | Self::Left { .. } => false,
+        }
+    }
+
     /// The sandbox that still has to be destroyed.
     pub fn left(&self) -> Option<&SandboxId> {
         match self {

@@ -26,7 +26,7 @@ pub(crate) use record::Backoff;
 
 use std::{sync::Arc, time::Duration};
 
-use backend::{SandboxId, SandboxSpec, SessionBackend, Shape};
+use backend::{Prepared, SandboxId, SandboxSpec, SessionBackend, Shape};
 use model::{
     phase::{State, Verdict},
     session::SessionSpec,
@@ -48,6 +48,8 @@ use crate::{
 
 /// How long the end of a session may wait to be recorded before its sandbox is killed for good.
 const RECORD_PATIENCE: Duration = Duration::from_secs(1);
+/// Sandboxes that are tried for a session until one boots.
+const BOOT_TRIES: u32 = 2;
 
 /// One session's owner.
 struct Driver {
@@ -187,14 +189,7 @@ impl Driver {
         let began = Instant::now();
         let prepared = tokio::select! {
             biased;
-            prepared = self.backend.prepare(&shape) => prepared.map_err(|error| {
-                self.log_failure("prepare", &error);
-                let left = error.left().map_or(Left::Nothing, |id| {
-                    self.inner.reaper.own(id);
-                    Left::Sandbox(id.clone())
-                });
-                NotBooted { verdict: failed("the sandbox could not be made ready"), left }
-            })?,
+            prepared = self.prepare(&shape) => prepared?,
             verdict = self.given_up() => return Err(NotBooted { verdict, left: Left::Unnamed }),
         };
         let id = prepared.id.clone();
@@ -212,6 +207,27 @@ impl Driver {
         metrics::histogram!("enclave_sandbox_boot_seconds", "backend" => self.backend.capabilities().name)
             .record(began.elapsed().as_secs_f64());
         Ok(sandbox)
+    }
+
+    /// Boots one. One that does not boot has run nothing of the session, so another one is tried.
+    async fn prepare(&self, shape: &Shape) -> Result<Prepared, NotBooted> {
+        let mut tries = BOOT_TRIES;
+        loop {
+            let error = match self.backend.prepare(shape).await {
+                Ok(prepared) => return Ok(prepared),
+                Err(error) => error,
+            };
+            self.log_failure("prepare", &error);
+            tries -= 1;
+            if tries > 0 && error.may_pass() {
+                continue;
+            }
+            let left = error.left().map_or(Left::Nothing, |id| {
+                self.inner.reaper.own(id);
+                Left::Sandbox(id.clone())
+            });
+            return Err(NotBooted { verdict: failed("the sandbox could not be made ready"), left });
+        }
     }
 
     /// Resolves when a boot has taken too long, by itself or for somebody who wants the session to end.

@@ -30,7 +30,8 @@ async fn a_failure_at_any_step_is_told_as_ours_and_leaves_nothing() {
         (Step::List, None),
     ] {
         let world = world().await;
-        world.simulator.failures().fail_next(step, 1);
+        // A boot is tried twice.
+        world.simulator.failures().fail_next(step, if matches!(step, Step::Prepare | Step::Handshake) { 2 } else { 1 });
         let (_, result, _) = world.run("# sim: result 1").await;
         assert_eq!(result.fault.map(|fault| fault.code), code, "{step:?}");
         let (_, result, _) = world.run("# sim: result 2").await;
@@ -40,6 +41,18 @@ async fn a_failure_at_any_step_is_told_as_ours_and_leaves_nothing() {
         let left = world.standing().await;
         assert!(left.is_empty(), "{left:?} after {step:?}");
     }
+}
+
+#[tokio::test]
+async fn a_boot_that_fails_once_is_nothing_that_a_caller_notices() {
+    let world = world().await;
+    for step in [Step::Prepare, Step::Handshake] {
+        world.simulator.failures().fail_next(step, 1);
+        let (_, result, _) = world.run("# sim: result 1").await;
+        assert_eq!(result.value(), Some(1.into()), "{step:?}: {:?}", result.fault);
+    }
+    world.engine.shutdown(PATIENCE).await.unwrap();
+    assert_eq!(world.standing().await, []);
 }
 
 #[tokio::test]

@@ -128,7 +128,7 @@ fn an_interrupt_right_in_front_of_a_system_call_ends_it_and_is_told_once() {
     need_python!();
     let (mut open, _case) = session();
     // To compare them takes a while in which Python notes an interrupt, and looks at none.
-    open.run(1, "import signal, threading, time\na = b = 0.5\nfor _ in range(4): a, b = [a] * 150, [b] * 150");
+    open.run(1, "import signal, threading, time\na = b = 0.5\nfor _ in range(4): a, b = [a] * 120, [b] * 120");
     let waits = ["time.sleep(999 + (a == b))", "lock.acquire(timeout=999 + (a == b))"];
     open.run(2, "lock = threading.Lock(); lock.acquire(); told = []");
     for (number, code) in (3..).zip(waits) {

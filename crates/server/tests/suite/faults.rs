@@ -123,7 +123,7 @@ async fn two_hundred_through_a_ceiling_of_eight(backend: &str) {
     let server = Server::start(backend, &["--max-concurrency", "8"]).await;
     let client = server.client();
     let run = |n: usize| {
-        let client = client.clone();
+        let (client, server) = (client.clone(), &server);
         async move {
             let script = (0..LINES).map(|line| format!("# sim: stdout {n} {line}\\n\n")).collect::<String>();
             let code = format!(
@@ -152,9 +152,10 @@ async fn two_hundred_through_a_ceiling_of_eight(backend: &str) {
             assert_eq!(
                 (result.outcome, result.value()),
                 (Outcome::Succeeded, Some(n.into())),
-                "{:?} {}",
+                "session {n}: {:?} {}\n{}",
                 result.fault,
-                result.stderr_tail
+                result.stderr_tail,
+                server.log()
             );
             assert_eq!(text, expected);
         }
