@@ -13,6 +13,8 @@ use bytes::Bytes;
 use protocol::{DecodeError, Decoder, EncodeError, GuestFrame, GuestOrder, HostFrame, OrderError, Turn, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::patience::within;
+
 /// Bytes taken from the pipe at once.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -79,8 +81,8 @@ impl Channel {
             buffer: vec![0; READ_BYTES],
             turn: Arc::clone(&turn),
         };
-        let hello = tokio::time::timeout(patience, receiver.next());
-        match hello.await.map_err(|_| ChannelError::Silent(patience))?? {
+        let hello = within(patience, receiver.next()).await;
+        match hello.ok_or(ChannelError::Silent(patience))?? {
             Some(_) => Ok(Self { receiver, sender: Sender { pipe: Box::new(writer), turn, unsent: Bytes::new() } }),
             None => Err(ChannelError::Closed),
         }

@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod conformance;
 pub mod gateway;
+pub mod patience;
 pub mod payload;
 pub mod pool;
 pub mod simulator;

@@ -26,7 +26,7 @@ pub(crate) use record::Backoff;
 
 use std::{sync::Arc, time::Duration};
 
-use backend::{Prepared, SandboxId, SandboxSpec, SessionBackend, Shape};
+use backend::{Prepared, SandboxId, SandboxSpec, SessionBackend, Shape, patience::Patience};
 use model::{
     phase::{State, Verdict},
     session::SessionSpec,
@@ -234,7 +234,7 @@ impl Driver {
     async fn given_up(&self) -> Verdict {
         let config = &self.inner.config;
         let verdict = tokio::select! {
-            () = sleep(config.boot_patience) => return failed("the sandbox was not ready in time"),
+            () = async { Patience::new(config.boot_patience).run_out().await } => return failed("the sandbox was not ready in time"),
             by = self.live.cancelled() => Verdict::Cancelled { by },
             () = self.inner.deadline.cancelled() => Verdict::Faulted(drained()),
         };

@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use wire::{KeyId, OrgId, Role, Scope};
 
 /// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(crate) struct Api {
     pub(crate) engine: Engine,

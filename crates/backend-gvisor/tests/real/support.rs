@@ -16,7 +16,7 @@ use model::{Language, gateway::GatewaySpec, limits::Limits};
 use protocol::{GuestFrame, GuestLimit, HostFrame, Start, Stream};
 
 pub(crate) const MIB: u64 = 1024 * 1024;
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a real sandbox needs and this host may lack.
 pub(crate) fn requirements() -> Result<(PathBuf, PathBuf), &'static str> {

@@ -8,13 +8,11 @@ use model::{
     gateway::{FromGateway, GatewaySpec, MAX_LINE_BYTES, ToGateway},
     secret,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf},
-    time::timeout,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use super::GatewayEnd;
+use crate::patience::within;
 
 /// Why there is no gateway (any more).
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +68,7 @@ impl<S: AsyncRead + AsyncWrite> GatewayLink<S> {
                 None => Err(GatewayError::Ended),
             }
         };
-        timeout(patience, greet).await.map_err(|_| GatewayError::Silent(patience))??;
+        within(patience, greet).await.ok_or(GatewayError::Silent(patience))??;
         Ok(link)
     }
 

@@ -15,6 +15,7 @@ use std::{
 use backend::{
     Sandbox, SandboxId, SandboxLimit, Termination,
     channel::{ChannelError, Receiver, Sender},
+    patience::Patience,
 };
 use futures::future::OptionFuture;
 use model::{
@@ -241,20 +242,20 @@ impl Driver {
         let mut spared = !self.grace().is_zero();
         tokio::pin!(sending, terminated, overrun);
         let (mut sent, mut ended) = (false, false);
-        let mut until = Instant::now() + patience;
+        let (mut starting, mut until) = (Patience::new(patience), Instant::now() + patience);
 
         loop {
             tokio::select! {
                 // In this order: a runner that floods the pipe must not keep the others from being looked at.
                 biased;
-                () = sleep_until(until) => {
+                () = sleep_until(until), if ended || collected.started.is_some() => {
                     if ended {
                         return Decided::Lost("the sandbox ended without reporting an exit");
                     }
-                    return match collected.started {
-                        Some(_) => Decided::Quota(self.life().1),
-                        None => Decided::Lost("the runner did not start the program"),
-                    };
+                    return Decided::Quota(self.life().1);
+                }
+                () = starting.run_out(), if !ended && collected.started.is_none() => {
+                    return Decided::Lost("the runner did not start the program");
                 }
                 by = live.cancelled() => return Decided::Cancelled(by),
                 () = deadline.cancelled() => return Decided::Drained,

@@ -22,7 +22,7 @@ use super::{
     store::{Faulty, Orders},
 };
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Under which secrets are sealed.
 pub(crate) const VAULT_KEY: [u8; 32] = [5; 32];

@@ -27,7 +27,7 @@ use tokio::{
 use wire::{AuditType, Egress, SessionId};
 
 /// Longer than anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a gateway is started with.
 pub(crate) struct Setting {

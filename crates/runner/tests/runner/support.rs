@@ -19,7 +19,7 @@ use protocol::{Decoder, Exit, GuestFrame, GuestLimit, GuestOrder, HostFrame, Lan
 use tempfile::TempDir;
 
 /// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// Who runs the runner when root runs the tests.
 pub(crate) const NOBODY: u32 = 65534;
 

@@ -15,7 +15,7 @@ use crate::{
 
 use self::forge::{Forge, TOKEN, change};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A server that lets sessions reach the forge, or a printed skip.
 async fn start(test: &str) -> Option<(Server, Forge)> {

@@ -12,7 +12,7 @@ use client::Client;
 use sha2::{Digest as _, Sha256};
 
 /// How long a server may take until it is ready, or gone.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(crate) struct Server {
     child: Child,

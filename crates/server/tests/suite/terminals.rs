@@ -13,7 +13,7 @@ use wire::{
 use crate::server::{Server, backends};
 
 /// How long what has to come may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 const MIB: u64 = 1024 * 1024;
 
 struct Scene {

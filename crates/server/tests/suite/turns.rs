@@ -12,7 +12,7 @@ use wire::{
 use crate::server::{Server, backends};
 
 /// How long what has to come may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A conversation on a server.
 struct Talk {

@@ -12,7 +12,7 @@ use crate::{
     server::{Server, backends},
 };
 
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The names of the server's sandboxes.
 fn sandboxes(server: &Server) -> Vec<String> {
