@@ -84,3 +84,20 @@ fn a_server_on_gvisor_says_what_it_is() {
     assert_eq!(server.left(), 0);
     assert_eq!(entries(&place.data().join("sandboxes/sandboxes")), Vec::<String>::new(), "no sandbox is left");
 }
+
+#[test]
+fn the_demo_goes_as_it_says() {
+    let place = Place::new();
+    let mut backends = vec!["simulator"];
+    if works(&place, "the_demo_goes_as_it_says on gvisor") {
+        backends.push("gvisor");
+    }
+    for backend in backends {
+        let left = place.run(&["demo", "--json", "--backend", backend]);
+        let shown: Value = serde_json::from_str(left.stdout().lines().last().unwrap_or_default()).unwrap();
+        let checks = shown["checks"].as_array().unwrap();
+        let wrong: Vec<_> = checks.iter().filter(|check| check["ok"] != true).collect();
+        assert!(wrong.is_empty() && checks.len() >= 16, "{backend}: {wrong:#?}\n{}", left.stderr);
+        assert_eq!((left.code, &shown["ok"]), (0, &json!(true)), "{backend}");
+    }
+}
