@@ -38,10 +38,11 @@ impl Patience {
 
 /// What the work comes to; none if it takes longer than this.
 pub async fn within<T>(patience: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut patience = Patience::new(patience);
     tokio::select! {
         biased;
         done = work => Some(done),
-        () = async { Patience::new(patience).run_out().await } => None,
+        () = patience.run_out() => None,
     }
 }
 

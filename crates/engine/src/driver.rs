@@ -233,8 +233,9 @@ impl Driver {
     /// Resolves when a boot has taken too long, by itself or for somebody who wants the session to end.
     async fn given_up(&self) -> Verdict {
         let config = &self.inner.config;
+        let mut booting = Patience::new(config.boot_patience);
         let verdict = tokio::select! {
-            () = async { Patience::new(config.boot_patience).run_out().await } => return failed("the sandbox was not ready in time"),
+            () = booting.run_out() => return failed("the sandbox was not ready in time"),
             by = self.live.cancelled() => Verdict::Cancelled { by },
             () = self.inner.deadline.cancelled() => Verdict::Faulted(drained()),
         };
